@@ -1,1 +1,19 @@
-//! x
+//! Tap devices as libvirt's private `virNetDevTap*` functions handle them, with the promise that a tap is afterwards
+//! as it was before the hypervisor had it.
+//!
+//! - `tap`: create, open, delete, names, holders
+//! - `stats`: counters
+//! - `error`, `host`: errors, log lines, and the process that they go to
+//! - `capi`: the same for C, as declared in `include/virnetdevtap.h`; it checks arguments and converts results
+//! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
+#![deny(unsafe_code)]
+
+pub mod capi;
+pub mod error;
+pub mod host;
+mod kernel;
+pub mod stats;
+pub mod tap;
+
+pub use error::{Code, Error, Result};
+pub use kernel::{IfName, InvalidIfName};

@@ -1,0 +1,65 @@
+//! Between the library and its C caller: results become return values, and no panic gets through.
+
+use crate::error::{Error, Result};
+use crate::host;
+use nix::errno::Errno;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs `body`. On an error reports it under the name of the C function, sets errno and returns `failure`.
+pub(super) fn fence<T>(function: &str, failure: T, body: impl FnOnce() -> Result<T>) -> T {
+    route_panics();
+    let was_inside = INSIDE.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(was_inside);
+    let error = match result {
+        Ok(Ok(value)) => return value,
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let what = PANIC.with(|text| text.try_borrow_mut().map(|mut text| std::mem::take(&mut *text)).unwrap_or_default());
+            Error::internal(Errno::EFAULT, format!("bug in virnetdevtap: {what}"))
+        }
+    };
+    // a log function of the caller's may panic as well
+    drop(catch_unwind(AssertUnwindSafe(|| host::report(&error, function))));
+    error.errno().set();
+    failure
+}
+
+/// Keeps the standard library from printing our panics to the process's standard error; they become errors.
+fn route_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !INSIDE.get() {
+                return others(info);
+            }
+            PANIC.with(|text| {
+                if let Ok(mut text) = text.try_borrow_mut() {
+                    *text = info.to_string();
+                }
+            });
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let rc = fence("virNetDevTapTest", -1, || panic!("on purpose"));
+        assert_eq!(rc, -1);
+        assert_eq!(Errno::last(), Errno::EFAULT);
+        let error = host::last_error().expect("reported");
+        assert!(error.to_string().contains("on purpose"), "{error}");
+    }
+}

@@ -1,0 +1,90 @@
+//! The process that the library lives in: where its errors, its log lines and its generated names go to or come from.
+//!
+//! Today every process counts as one without libvirt: errors stay with the thread that met them, log lines go to the
+//! caller's function or, with `VIRNETDEVTAP_DEBUG=1`, to standard error.
+
+use crate::error::Error;
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, OnceLock, RwLock};
+
+/// libvirt's `virLogPriority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Priority {
+    Debug = 1,
+    Info = 2,
+    Warn = 3,
+    Error = 4,
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Takes a log line.
+pub type LogFunc = dyn Fn(Priority, &str) + Send + Sync;
+
+static LOG_FUNC: RwLock<Option<Arc<LogFunc>>> = RwLock::new(None);
+
+/// Sends log lines to `func`, or back to where they went before with None. A call that is under way in another thread
+/// may still use the former function for the line that it is writing.
+pub fn set_log_func(func: Option<Arc<LogFunc>>) {
+    if let Ok(mut slot) = LOG_FUNC.write() {
+        *slot = func;
+    }
+}
+
+thread_local! {
+    static LAST_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+/// Reports an error that a call to the library returns: keeps it for the thread and logs it. Errors that the library
+/// gets over by itself are not reported.
+pub(crate) fn report(error: &Error, function: &str) {
+    LAST_ERROR.with(|last| {
+        if let Ok(mut last) = last.try_borrow_mut() {
+            *last = Some(error.clone());
+        }
+    });
+    log(Priority::Error, format_args!("{function}: {error}"));
+}
+
+/// The last error that a call returned in this thread.
+#[must_use]
+pub fn last_error() -> Option<Error> {
+    LAST_ERROR.with(|last| last.try_borrow().ok().and_then(|last| last.clone()))
+}
+
+/// Writes a log line. The text is only made if somebody reads it.
+pub(crate) fn log(priority: Priority, text: fmt::Arguments<'_>) {
+    // the lock is given back before the caller's function runs, which may call us again
+    let func = LOG_FUNC.read().ok().and_then(|slot| slot.clone());
+    if let Some(func) = func {
+        func(priority, &text.to_string());
+    } else if debug_wanted() {
+        use std::io::Write;
+        let line = format!("virnetdevtap: {priority}: {text}\n");
+        drop(std::io::stderr().write_all(line.as_bytes())); // nowhere to complain to
+    }
+}
+
+fn debug_wanted() -> bool {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    *WANTED.get_or_init(|| std::env::var_os("VIRNETDEVTAP_DEBUG").is_some_and(|value| value == "1"))
+}
+
+macro_rules! info {
+    ($($arg:tt)*) => { $crate::host::log($crate::host::Priority::Info, format_args!($($arg)*)) };
+}
+macro_rules! warning {
+    ($($arg:tt)*) => { $crate::host::log($crate::host::Priority::Warn, format_args!($($arg)*)) };
+}
+pub(crate) use {info, warning};

@@ -1,0 +1,113 @@
+//! The name of a network interface, as the kernel accepts it.
+
+use std::fmt;
+
+/// Longest interface name, without the terminating NUL (`IFNAMSIZ` - 1).
+pub(crate) const MAX_LEN: usize = libc::IFNAMSIZ - 1;
+
+/// A valid interface name: 1 to 15 bytes of UTF-8, no `/`, `:`, `%` or white space, neither `.` nor `..`.
+///
+/// These are the rules of `dev_valid_name()` (net/core/dev.c). `%` is refused besides: the kernel takes it for a
+/// template wherever a name is set, so no interface can have it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfName {
+    bytes: [u8; libc::IFNAMSIZ],
+    len: u8,
+}
+
+/// Why a string cannot be the name of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIfName {
+    #[error("it is empty")]
+    Empty,
+    #[error("it is too long (at most {MAX_LEN} bytes)")]
+    TooLong,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error("'.' and '..' are reserved")]
+    Dots,
+    #[error("it contains {0:?}")]
+    Character(char),
+}
+
+impl IfName {
+    /// Checks a name.
+    pub fn new(name: &[u8]) -> Result<Self, InvalidIfName> {
+        if name.is_empty() {
+            return Err(InvalidIfName::Empty);
+        }
+        let mut bytes = [0; libc::IFNAMSIZ];
+        let len = u8::try_from(name.len()).map_err(|_| InvalidIfName::TooLong)?;
+        if name.len() > MAX_LEN {
+            return Err(InvalidIfName::TooLong);
+        }
+        let text = std::str::from_utf8(name).map_err(|_| InvalidIfName::NotUtf8)?;
+        if text == "." || text == ".." {
+            return Err(InvalidIfName::Dots);
+        }
+        // isspace() of the C locale, plus 0xa0 which the kernel's own isspace() counts but UTF-8 never has alone
+        if let Some(c) = text.chars().find(|c| matches!(c, '/' | ':' | '%' | '\0' | '\x0b') || c.is_ascii_whitespace()) {
+            return Err(InvalidIfName::Character(c));
+        }
+        if let Some(target) = bytes.get_mut(..name.len()) {
+            target.copy_from_slice(name);
+        }
+        Ok(Self { bytes, len })
+    }
+
+    /// The name that the kernel wrote into a NUL-padded buffer.
+    pub(crate) fn from_kernel(buffer: &[u8]) -> Option<Self> {
+        let end = buffer.iter().position(|&b| b == 0).unwrap_or(buffer.len());
+        Self::new(buffer.get(..end)?).ok()
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_rules() {
+        for good in ["a", "tap0", "a23456789012345", "tap-1.5_x", "täp"] {
+            assert_eq!(IfName::new(good.as_bytes()).map(|n| n.to_string()), Ok(good.to_string()));
+        }
+        for (bad, why) in [
+            (&b""[..], InvalidIfName::Empty),
+            (b"a234567890123456", InvalidIfName::TooLong),
+            (&[b'x'; 300], InvalidIfName::TooLong),
+            (b"\xff\xfe", InvalidIfName::NotUtf8),
+            (b".", InvalidIfName::Dots),
+            (b"..", InvalidIfName::Dots),
+            (b"a/b", InvalidIfName::Character('/')),
+            (b"a:b", InvalidIfName::Character(':')),
+            (b"a b", InvalidIfName::Character(' ')),
+            (b"a\x0bb", InvalidIfName::Character('\x0b')),
+            (b"a\0b", InvalidIfName::Character('\0')),
+            (b"x%s", InvalidIfName::Character('%')),
+        ] {
+            assert_eq!(IfName::new(bad), Err(why));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Links (network interfaces) over rtnetlink: reading one, changing one, removing one.
+//!
+//! Decodes only what the library uses; see rtnetlink(7), linux/if_link.h and `tun_fill_info()` in drivers/net/tun.c.
+
+use super::attr::{self, Request, attrs, i32_at, string, u32_at, u64_at};
+use super::ifname::IfName;
+use super::netlink::{Netlink, Refusal};
+use nix::errno::Errno;
+
+pub(crate) const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_MASTER: u16 = 10;
+pub(crate) const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
+pub(crate) const IFLA_GROUP: u16 = 27;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_CARRIER: u16 = 33;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_TUN_OWNER: u16 = 1;
+const IFLA_TUN_GROUP: u16 = 2;
+const IFLA_TUN_TYPE: u16 = 3;
+const IFLA_TUN_PI: u16 = 4;
+const IFLA_TUN_VNET_HDR: u16 = 5;
+const IFLA_TUN_PERSIST: u16 = 6;
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
+/// The value of `IFLA_TUN_TYPE` for a tap; 1 (`IFF_TUN`) is a tun.
+const TUN_TYPE_TAP: u8 = 2;
+const IFINFOMSG: usize = 16;
+
+/// What the kernel says about an interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_field_names)] // link_type is the kernel's term
+pub(crate) struct Link {
+    pub ifindex: i32,
+    pub name: Option<IfName>,
+    /// `IFF_UP` and the other flags of netdevice(7).
+    pub flags: u32,
+    /// ARPHRD_*
+    pub link_type: u16,
+    pub mac: Vec<u8>,
+    pub mtu: u32,
+    pub txqlen: u32,
+    pub group: u32,
+    pub master: Option<i32>,
+    pub alias: Option<String>,
+    pub altnames: Vec<String>,
+    pub carrier: bool,
+    /// The driver's kind: "tun", "macvtap", "bridge", ...; physical interfaces have none.
+    pub kind: Option<String>,
+    pub tun: Option<Tun>,
+    /// The kind of the master ("bridge", "openvswitch", ...), and what it keeps for this port, undecoded.
+    pub port_kind: Option<String>,
+    pub port_data: Vec<u8>,
+    pub stats: Option<Stats>,
+}
+
+/// `IFLA_INFO_DATA` of the "tun" driver, which makes both tun and tap devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // six independent flags of the kernel
+pub(crate) struct Tun {
+    pub is_tap: bool,
+    /// None: nobody in particular.
+    pub owner: Option<u32>,
+    pub group: Option<u32>,
+    pub pi: bool,
+    pub vnet_hdr: bool,
+    pub persist: bool,
+    pub multi_queue: bool,
+    /// Attached queues, and detached ones. The kernel counts them for multi-queue devices only.
+    pub queues: u32,
+    pub disabled_queues: u32,
+}
+
+/// The counters of `struct rtnl_link_stats64` that /proc/net/dev shows in the columns of the same names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    /// Dropped and missed packets together, as in /proc/net/dev.
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// How to say which interface is meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum By<'a> {
+    Index(i32),
+    /// Alternative names count, too.
+    Name(&'a IfName),
+}
+
+impl Link {
+    /// A tap that /dev/net/tun made, as opposed to a tun, a macvtap or anything else.
+    pub(crate) fn tap(&self) -> Option<&Tun> {
+        self.tun.as_ref().filter(|tun| tun.is_tap)
+    }
+
+    /// Queues that are open, attached or detached; always 0 for a single-queue tap, which the kernel does not count.
+    pub(crate) fn queues(&self) -> u32 {
+        self.tun.map_or(0, |tun| tun.queues.saturating_add(tun.disabled_queues))
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self) -> &str {
+        match (self.kind.as_deref(), self.tun) {
+            (Some("tun"), Some(tun)) if tun.is_tap => "tap",
+            (Some(kind), _) => kind,
+            (None, _) if self.link_type == libc::ARPHRD_LOOPBACK => "loopback",
+            (None, _) => "physical or unknown",
+        }
+    }
+
+    /// Decodes `struct ifinfomsg` and its attributes.
+    pub(crate) fn decode(message: &[u8]) -> Option<Self> {
+        let mut link = Self {
+            link_type: attr::u16_at(message, 2)?,
+            ifindex: i32_at(message, 4)?,
+            flags: u32_at(message, 8)?,
+            ..Self::default()
+        };
+        for (kind, value) in attrs(message.get(IFINFOMSG..)?) {
+            match kind {
+                IFLA_ADDRESS => link.mac = value.to_vec(),
+                IFLA_IFNAME => link.name = IfName::from_kernel(value),
+                IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
+                IFLA_MASTER => link.master = i32_at(value, 0),
+                IFLA_TXQLEN => link.txqlen = u32_at(value, 0).unwrap_or_default(),
+                IFLA_IFALIAS => link.alias = string(value).map(str::to_owned),
+                IFLA_GROUP => link.group = u32_at(value, 0).unwrap_or_default(),
+                IFLA_CARRIER => link.carrier = value.first() == Some(&1),
+                IFLA_STATS64 => link.stats = Stats::decode(value),
+                IFLA_PROP_LIST => {
+                    let names = attrs(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                    link.altnames = names.filter_map(|(_, name)| string(name)).map(str::to_owned).collect();
+                }
+                IFLA_LINKINFO => link.decode_info(value),
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+
+    fn decode_info(&mut self, info: &[u8]) {
+        for (kind, value) in attrs(info) {
+            match kind {
+                IFLA_INFO_KIND => self.kind = string(value).map(str::to_owned),
+                IFLA_INFO_SLAVE_KIND => self.port_kind = string(value).map(str::to_owned),
+                IFLA_INFO_SLAVE_DATA => self.port_data = value.to_vec(),
+                // the kind comes before the data: rtnl_link_info_fill() in net/core/rtnetlink.c
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("tun") => self.tun = Some(Tun::decode(value)),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Tun {
+    fn decode(data: &[u8]) -> Self {
+        let mut tun = Self::default();
+        for (kind, value) in attrs(data) {
+            let byte = value.first().copied().unwrap_or_default();
+            match kind {
+                IFLA_TUN_OWNER => tun.owner = u32_at(value, 0),
+                IFLA_TUN_GROUP => tun.group = u32_at(value, 0),
+                IFLA_TUN_TYPE => tun.is_tap = byte == TUN_TYPE_TAP,
+                IFLA_TUN_PI => tun.pi = byte != 0,
+                IFLA_TUN_VNET_HDR => tun.vnet_hdr = byte != 0,
+                IFLA_TUN_PERSIST => tun.persist = byte != 0,
+                IFLA_TUN_MULTI_QUEUE => tun.multi_queue = byte != 0,
+                IFLA_TUN_NUM_QUEUES => tun.queues = u32_at(value, 0).unwrap_or_default(),
+                IFLA_TUN_NUM_DISABLED_QUEUES => tun.disabled_queues = u32_at(value, 0).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        tun
+    }
+}
+
+impl Stats {
+    /// `struct rtnl_link_stats64`: u64 rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped,
+    /// tx_dropped, ..., rx_missed_errors as the sixteenth.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        const RX_MISSED: usize = 15;
+        let field = |index: usize| u64_at(value, index.checked_mul(8)?);
+        Some(Self {
+            rx_packets: field(0)?,
+            tx_packets: field(1)?,
+            rx_bytes: field(2)?,
+            tx_bytes: field(3)?,
+            rx_errors: field(4)?,
+            tx_errors: field(5)?,
+            rx_dropped: field(6)?.saturating_add(field(RX_MISSED)?),
+            tx_dropped: field(7)?,
+        })
+    }
+}
+
+fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
+    let mut header = [0; IFINFOMSG];
+    let [_, _, _, _, index @ .., _, _, _, _, _, _, _, _] = &mut header;
+    *index = ifindex.to_ne_bytes();
+    let [_, _, _, _, _, _, _, _, first @ .., _, _, _, _] = &mut header;
+    *first = flags.to_ne_bytes();
+    let [_, _, _, _, _, _, _, _, _, _, _, _, last @ ..] = &mut header;
+    *last = change.to_ne_bytes();
+    header
+}
+
+/// RTM_GETLINK without counters. None: there is no such interface.
+pub(crate) fn get(netlink: &mut Netlink, by: By<'_>) -> Result<Option<Link>, Errno> {
+    get_filtered(netlink, by, libc::RTEXT_FILTER_SKIP_STATS.unsigned_abs())
+}
+
+/// RTM_GETLINK with counters.
+pub(crate) fn get_with_stats(netlink: &mut Netlink, by: By<'_>) -> Result<Option<Link>, Errno> {
+    get_filtered(netlink, by, 0)
+}
+
+fn get_filtered(netlink: &mut Netlink, by: By<'_>, filter: u32) -> Result<Option<Link>, Errno> {
+    let (index, name) = match by {
+        By::Index(index) => (index, None),
+        By::Name(name) => (0, Some(name)),
+    };
+    let answer = netlink.get(libc::RTM_GETLINK, &ifinfomsg(index, 0, 0), |request| {
+        if let Some(name) = name {
+            request.attr_str(IFLA_IFNAME, name.as_str());
+        }
+        request.attr_u32(IFLA_EXT_MASK, filter);
+    });
+    match answer {
+        Ok(message) => Link::decode(&message).map(Some).ok_or(Errno::EBADMSG),
+        Err(Refusal { errno: Errno::ENODEV, .. }) => Ok(None),
+        Err(refusal) => Err(refusal.errno),
+    }
+}
+
+/// RTM_DELLINK by index.
+pub(crate) fn delete(netlink: &mut Netlink, ifindex: i32) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_DELLINK, &ifinfomsg(ifindex, 0, 0), |_| {})
+}
+
+/// RTM_SETLINK by index: all attributes that `fill` appends in one request, and those of the flags that are set in
+/// `change`. Not atomic: the kernel applies one after the other and stops at the first that fails (`do_setlink()`).
+pub(crate) fn set(
+    netlink: &mut Netlink,
+    ifindex: i32,
+    flags: u32,
+    change: u32,
+    fill: impl FnOnce(&mut Request),
+) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_SETLINK, &ifinfomsg(ifindex, flags, change), fill)
+}

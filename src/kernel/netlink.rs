@@ -1,0 +1,209 @@
+//! A rtnetlink socket: one request, its answer, and the kernel's own words when it refuses.
+
+use super::attr::{self, HEADER_LEN, Request};
+use super::sys::io_errno as errno;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
+};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use std::fmt;
+
+/// Larger than any single message about a link; the kernel fills dumps in parts of at most 32 KiB (`NLMSG_GOODSIZE`
+/// and `netlink_dump()` in net/netlink/af_netlink.c).
+const BUFFER: usize = 32 * 1024;
+/// `NLMSGERR_ATTR_MSG`, the text of an extended acknowledgement (linux/netlink.h).
+const NLMSGERR_ATTR_MSG: u16 = 1;
+/// How often a dump that was interrupted by a change is repeated.
+const DUMP_TRIES: u32 = 8;
+
+/// Why the kernel refused a request: the errno, and the text of its extended acknowledgement if it sent one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub errno: Errno,
+    pub reason: Option<String>,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, reason: None }
+    }
+}
+
+impl From<Refusal> for Errno {
+    fn from(refusal: Refusal) -> Self {
+        refusal.errno
+    }
+}
+
+/// For the end of a text: ` (the kernel says: ...)`, or nothing.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, " (the kernel says: {reason})"))
+    }
+}
+
+/// A rtnetlink socket in the caller's network namespace, close-on-exec.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence_number: u32,
+}
+
+enum Step {
+    More,
+    Finished,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> Result<Self, Errno> {
+        Ok(Self { socket: Socket::new(NETLINK_ROUTE).map_err(errno)?, sequence_number: 0 })
+    }
+
+    /// The socket, for options and for ioctls that any socket answers.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Asks for extended acknowledgements: from now on a refusal carries the kernel's reason.
+    pub(crate) fn want_reasons(&self) -> Result<(), Errno> {
+        self.socket.set_ext_ack(true).map_err(errno)
+    }
+
+    /// Sends a get request; returns the payload of the one message that answers it.
+    pub(crate) fn get(
+        &mut self,
+        message_type: u16,
+        family_header: &[u8],
+        fill: impl FnOnce(&mut Request),
+    ) -> Result<Vec<u8>, Refusal> {
+        let mut request = Request::new(message_type, NLM_F_REQUEST, family_header);
+        fill(&mut request);
+        let mut answer = None;
+        self.send(request)?;
+        self.receive(|payload| {
+            answer = Some(payload.to_vec());
+            Step::Finished
+        })?;
+        answer.ok_or_else(|| Errno::EBADMSG.into())
+    }
+
+    /// Sends a request that changes something and waits for the acknowledgement.
+    pub(crate) fn change(
+        &mut self,
+        message_type: u16,
+        family_header: &[u8],
+        fill: impl FnOnce(&mut Request),
+    ) -> Result<(), Refusal> {
+        let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header);
+        fill(&mut request);
+        self.send(request)?;
+        self.receive(|_| Step::More) // an answer before the acknowledgement is not asked for, and skipped
+    }
+
+    /// Dumps a table, one call of `each` for a message. Starts over when something changed meanwhile: `each` is told
+    /// by `None`, and has to forget what it has.
+    pub(crate) fn dump(
+        &mut self,
+        message_type: u16,
+        family_header: &[u8],
+        fill: impl Fn(&mut Request),
+        mut each: impl FnMut(Option<&[u8]>),
+    ) -> Result<(), Refusal> {
+        for _ in 0..DUMP_TRIES {
+            let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_DUMP, family_header);
+            fill(&mut request);
+            self.send(request)?;
+            let result = self.receive(|payload| {
+                each(Some(payload));
+                Step::More
+            });
+            match result {
+                Err(Refusal { errno: Errno::EINTR, .. }) => each(None),
+                result => return result,
+            }
+        }
+        Err(Errno::EAGAIN.into())
+    }
+
+    fn send(&mut self, request: Request) -> Result<(), Refusal> {
+        self.sequence_number = self.sequence_number.wrapping_add(1);
+        let bytes = request.finish(self.sequence_number);
+        loop {
+            match self.socket.send(&bytes, 0).map_err(errno) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(_) => return Err(Errno::EMSGSIZE.into()),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Hands every answer to `each` until the last one. The kernel has queued the answer by the time that the
+    /// request is sent (rtnetlink works in the caller's context), so that nothing here ever blocks: no message means
+    /// that it was lost.
+    fn receive(&mut self, mut each: impl FnMut(&[u8]) -> Step) -> Result<(), Refusal> {
+        let mut buffer = Vec::with_capacity(BUFFER);
+        loop {
+            buffer.clear();
+            let (len, sender) = match self.socket.recv_from(&mut buffer, libc::MSG_DONTWAIT | libc::MSG_TRUNC).map_err(errno) {
+                Ok(received) => received,
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            if sender.port_number() != 0 {
+                continue; // not from the kernel
+            }
+            if len > buffer.len() {
+                return Err(Errno::EMSGSIZE.into());
+            }
+            if let Step::Finished = self.messages(&buffer, &mut each)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn messages(&self, mut bytes: &[u8], each: &mut impl FnMut(&[u8]) -> Step) -> Result<Step, Refusal> {
+        let mut interrupted = false;
+        while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
+            let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
+            let payload = bytes.get(HEADER_LEN..len).unwrap_or_default();
+            bytes = bytes.get(len.saturating_add(3) & !3..).unwrap_or_default();
+            if message.sequence_number() != self.sequence_number {
+                continue; // the answer to a request that was given up
+            }
+            interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_NOOP => {}
+                NLMSG_DONE if interrupted => return Err(Errno::EINTR.into()),
+                NLMSG_DONE => match attr::i32_at(payload, 0) {
+                    Some(code) if code < 0 => return Err(Errno::from_raw(code.saturating_neg()).into()),
+                    _ => return Ok(Step::Finished),
+                },
+                NLMSG_ERROR => return verdict(payload, message.flags()),
+                _ => {
+                    if let Step::Finished = each(payload) {
+                        return Ok(Step::Finished);
+                    }
+                }
+            }
+        }
+        Ok(Step::More)
+    }
+}
+
+/// An NLMSG_ERROR message: struct nlmsgerr {int error; struct nlmsghdr}, then, with NLM_F_ACK_TLVS, attributes. With
+/// NLM_F_CAPPED the request's payload is not repeated between the two.
+fn verdict(payload: &[u8], flags: u16) -> Result<Step, Refusal> {
+    const ERROR: usize = 4;
+    let code = attr::i32_at(payload, 0).ok_or(Errno::EBADMSG)?;
+    if code == 0 {
+        return Ok(Step::Finished);
+    }
+    let request_len = attr::u32_at(payload, ERROR).and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
+    let echoed = if flags & NLM_F_CAPPED == 0 { request_len } else { HEADER_LEN };
+    let tlvs = echoed.saturating_add(ERROR).saturating_add(3) & !3;
+    let reason =
+        payload.get(tlvs..).and_then(|tlvs| attr::find(tlvs, NLMSGERR_ATTR_MSG)).and_then(attr::string).map(str::to_owned);
+    Err(Refusal { errno: Errno::from_raw(code.saturating_neg()), reason })
+}

@@ -1,0 +1,51 @@
+//! /proc: which processes hold a tap.
+
+use super::ifname::IfName;
+use super::sys::io_errno as errno;
+use nix::errno::Errno;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+/// A process that has a file open which is attached to a tap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: i32,
+    /// The name of the program, as in /proc/PID/comm.
+    pub comm: String,
+    /// The number of the first such file in that process.
+    pub(crate) fd: i32,
+}
+
+/// Looks for the line `iff:<TAB>NAME` that tun writes into /proc/PID/fdinfo/FD (`tun_chr_show_fdinfo()`), in all
+/// processes whose network namespace is the caller's. Processes that may not be looked at are passed over, as are
+/// those that end meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) have no such line.
+pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
+    let wanted = format!("\niff:\t{name}\n");
+    let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(errno)?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let process = entry.path();
+        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
+        if fs::read_link(process.join("ns/net")).is_ok_and(|net| net != here) {
+            continue; // the same name, somewhere else
+        }
+        let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        found.push(Holder { pid, comm: comm.trim_end().to_owned(), fd });
+    }
+    found.sort_by_key(|holder| holder.pid);
+    Ok(found)
+}
+
+fn first_fd_with(process: &Path, wanted: &str) -> Option<i32> {
+    let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
+    for entry in fs::read_dir(process.join("fdinfo")).ok()?.flatten() {
+        let read = fs::File::open(entry.path()).and_then(|mut file| file.read(&mut buffer));
+        let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
+        if text.is_some_and(|text| text.contains(wanted)) {
+            return entry.file_name().to_str()?.parse().ok();
+        }
+    }
+    None
+}

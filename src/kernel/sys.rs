@@ -1,0 +1,21 @@
+//! The C library: errors and their texts.
+
+use nix::errno::Errno;
+use std::ffi::CStr;
+
+/// strerror(3), thread-safe, in the process's locale as libvirt's messages are.
+pub(crate) fn strerror(errno: Errno) -> String {
+    let mut buffer = [0_u8; 128];
+    // SAFETY: the XSI strerror_r writes at most `len` bytes into the buffer, NUL included
+    let rc = unsafe { libc::strerror_r(errno as libc::c_int, buffer.as_mut_ptr().cast(), buffer.len()) };
+    match CStr::from_bytes_until_nul(&buffer) {
+        Ok(text) if rc == 0 => text.to_string_lossy().into_owned(),
+        _ => format!("error {}", errno as libc::c_int),
+    }
+}
+
+/// The errno in an error of the standard library.
+#[allow(clippy::needless_pass_by_value)] // for map_err()
+pub(crate) fn io_errno(e: std::io::Error) -> Errno {
+    e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

@@ -1,0 +1,33 @@
+//! /sys/class/net: what netlink does not tell about a tap.
+
+use super::link::Link;
+use super::tun::TunFlags;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// What sysfs knows of a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SysfsTap {
+    /// The inode of /sys/class/net/NAME/, which no other device has in this boot; it stays when the device is renamed.
+    pub inode: u64,
+    /// All flags, NAPI ones included, which only this file shows before one attaches.
+    pub flags: TunFlags,
+}
+
+/// Reads the directory of a tap. /sys shows the network namespace of whoever mounted it: None if it does not show
+/// this very device.
+pub(crate) fn tap(link: &Link) -> Option<SysfsTap> {
+    let dir = PathBuf::from("/sys/class/net").join(link.name?.as_str());
+    let tun = link.tap()?;
+    let address = fs::read_to_string(dir.join("address")).ok()?;
+    let mac: Option<Vec<u8>> = address.trim_end().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let flags = fs::read_to_string(dir.join("tun_flags")).ok()?;
+    let flags = TunFlags::from_bits_retain(u16::from_str_radix(flags.trim_end().strip_prefix("0x")?, 16).ok()?);
+    let same = mac? == link.mac
+        && flags.contains(TunFlags::PERSIST) == tun.persist
+        && flags.contains(TunFlags::MULTI_QUEUE) == tun.multi_queue
+        && flags.contains(TunFlags::VNET_HDR) == tun.vnet_hdr
+        && flags.contains(TunFlags::NO_PI) != tun.pi;
+    same.then_some(SysfsTap { inode: fs::metadata(dir).ok()?.ino(), flags })
+}

@@ -1,0 +1,59 @@
+//! Deleting a tap.
+
+use super::open;
+use super::wait::{Attempt, until_free};
+use super::{DEFAULT_TUNPATH, require_tap};
+use crate::error::{Context, Error, Result};
+use crate::host::info;
+use crate::kernel::IfName;
+use crate::kernel::link::{self, By};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tun;
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+/// Deletes the tap with this name, persistent or not, multi-queue or not. Success if there is none.
+///
+/// Devices of another kind are refused. A tap that somebody holds is waited for, up to one second, and then left alone
+/// with EBUSY and an error that names the holders. The owner of a tap needs no CAP_NET_ADMIN.
+pub fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
+    let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
+    let failed = || format!("Unable to delete tap device {name}");
+    let mut netlink = Netlink::open().context(failed)?;
+    let deleted = until_free(name, tunpath, failed, || try_delete(&mut netlink, name, tunpath, failed))?;
+    if deleted {
+        info!("delete device: '{name}'");
+    }
+    Ok(())
+}
+
+/// Done(false): there was none.
+fn try_delete(netlink: &mut Netlink, name: &IfName, tunpath: &CStr, failed: impl Fn() -> String) -> Result<Attempt<bool>> {
+    let Some(link) = link::get(netlink, By::Name(name)).context(&failed)? else { return Ok(Attempt::Done(false)) };
+    require_tap(&link, name, &failed)?;
+    if link.queues() > 0 {
+        return Ok(Attempt::Held);
+    }
+    // The proof that nobody holds it, and the lock: while we have its only queue nobody else gets one.
+    let queue = match open::attach(netlink, tunpath, &link, open::present_flags(&link), &failed)? {
+        Attempt::Done(queue) => queue,
+        Attempt::Held => return Ok(Attempt::Held),
+        Attempt::Changed => return Ok(Attempt::Changed),
+    };
+    if link.tap().is_some_and(|tap| tap.multi_queue) {
+        let now = link::get(netlink, By::Index(link.ifindex)).context(&failed)?;
+        if now.is_some_and(|now| now.queues() > 1) {
+            return Ok(Attempt::Held); // somebody came between
+        }
+    }
+    match link::delete(netlink, link.ifindex).map_err(Errno::from) {
+        Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(true)),
+        // the owner of a tap may do this much: it goes with its last queue
+        Err(Errno::EPERM) => {
+            tun::set_persist(queue.as_fd(), false).context(&failed)?;
+            Ok(Attempt::Done(true))
+        }
+        Err(errno) => Err(Error::system(errno, failed())),
+    }
+}

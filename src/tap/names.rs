@@ -1,0 +1,138 @@
+//! Names that callers give, and names that are made up: libvirt's rules of `virNetDevGenerateName`.
+
+use crate::error::{Error, Result};
+use crate::kernel::{IfName, InvalidIfName};
+use nix::errno::Errno;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// libvirt's prefix for taps.
+const PREFIX: &str = "vnet";
+/// How many taken names are passed over before giving up.
+const ATTEMPTS: u32 = 10_000;
+
+/// The number of the last generated or reserved name. One counter for all templates, as in libvirt; never goes back
+/// except to start over, so that a name is not used again soon after its device is gone.
+static LAST_ID: AtomicI64 = AtomicI64::new(-1);
+
+/// Which name a device to be created shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameRequest {
+    Exact(IfName),
+    Generate(Template),
+}
+
+/// A name with a place for a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    prefix: String,
+    suffix: String,
+    max_id: i64,
+}
+
+impl NameRequest {
+    /// None asks for "vnet%d". A name with "%d" and no other "%" is a template; anything else has to be a valid name.
+    pub fn parse(name: Option<&[u8]>) -> Result<Self> {
+        let Some(name) = name else { return Template::new(PREFIX, "", PREFIX.as_bytes()).map(Self::Generate) };
+        match std::str::from_utf8(name).ok().and_then(|text| text.split_once("%d")) {
+            Some((prefix, suffix)) if !prefix.contains('%') && !suffix.contains('%') => {
+                Template::new(prefix, suffix, name).map(Self::Generate)
+            }
+            _ => interface_name(name).map(Self::Exact),
+        }
+    }
+}
+
+impl Template {
+    fn new(prefix: &str, suffix: &str, whole: &[u8]) -> Result<Self> {
+        interface_name_like(format!("{prefix}0{suffix}").as_bytes(), whole)?;
+        let literal = prefix.len().saturating_add(suffix.len());
+        let digits = u32::try_from(crate::kernel::MAX_NAME_LEN.saturating_sub(literal)).unwrap_or_default();
+        let max_id = 10_i64.saturating_pow(digits).saturating_sub(1).min(i32::MAX.into());
+        Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), max_id })
+    }
+
+    /// Offers one name after the other to `take`, which says whether it could have it; returns what `take` made.
+    pub(crate) fn try_each<T>(&self, mut take: impl FnMut(&IfName) -> Result<Option<T>>) -> Result<T> {
+        for _ in 0..ATTEMPTS {
+            let id = next_id(self.max_id);
+            let name = interface_name(format!("{}{id}{}", self.prefix, self.suffix).as_bytes())?;
+            if let Some(taken) = take(&name)? {
+                return Ok(taken);
+            }
+        }
+        Err(Error::internal(Errno::EEXIST, format!("no unused {}%d{} names available", self.prefix, self.suffix)))
+    }
+}
+
+fn next_id(max: i64) -> i64 {
+    let next = |last: i64| if last >= max { 0 } else { last.saturating_add(1) };
+    LAST_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(0, next)
+}
+
+/// Keeps a name like "vnet7" from being generated: later ones have higher numbers. Other names are ignored.
+pub fn reserve(name: &str) {
+    let id = name.strip_prefix(PREFIX).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    if let Some(id) = id.and_then(|digits| digits.parse::<i32>().ok()) {
+        LAST_ID.fetch_max(id.into(), Ordering::Relaxed);
+    }
+}
+
+/// Checks the name of an interface.
+pub fn interface_name(name: &[u8]) -> Result<IfName> {
+    interface_name_like(name, name)
+}
+
+/// Checks `name`; the error shows `shown`, what the caller gave.
+fn interface_name_like(name: &[u8], shown: &[u8]) -> Result<IfName> {
+    const SHOWN: usize = 64;
+    IfName::new(name).map_err(|why| {
+        let mut text = String::from_utf8_lossy(shown.get(..SHOWN).unwrap_or(shown)).into_owned();
+        if shown.len() > SHOWN {
+            text.push_str("...");
+        }
+        match why {
+            InvalidIfName::TooLong => Error::system(Errno::ERANGE, format!("Network interface name '{text}' is too long")),
+            why => Error::argument(format!("Network interface name '{text}' is not valid: {why}")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_and_names() {
+        assert!(matches!(NameRequest::parse(None), Ok(NameRequest::Generate(_))));
+        assert!(matches!(NameRequest::parse(Some(b"foo%d")), Ok(NameRequest::Generate(_))));
+        assert!(matches!(NameRequest::parse(Some(b"a%db")), Ok(NameRequest::Generate(_))));
+        assert!(matches!(NameRequest::parse(Some(b"tap0")), Ok(NameRequest::Exact(_))));
+        for bad in [&b""[..], b"a%db%d", b"x%s", b"x%", b"%d%", b"abcdefghijklmno%d", b"a/%d", b"\xff%d", &[b'a'; 5000]] {
+            let error = NameRequest::parse(Some(bad)).unwrap_err();
+            assert!(error.to_string().len() < 300, "{error}");
+        }
+        assert_eq!(NameRequest::parse(Some(b"abcdefghijklmno%d")).unwrap_err().errno(), Errno::ERANGE);
+    }
+
+    #[test]
+    fn numbers_fit_the_template() {
+        let NameRequest::Generate(template) = NameRequest::parse(Some(b"abcdefghijklm%d")).unwrap() else { panic!() };
+        assert_eq!(template.max_id, 99);
+        let NameRequest::Generate(template) = NameRequest::parse(None).unwrap() else { panic!() };
+        assert_eq!(template.max_id, i64::from(i32::MAX));
+    }
+
+    #[test]
+    fn counting() {
+        reserve("vnet41");
+        reserve("vnet7");
+        reserve("vnet");
+        reserve("vnet99x");
+        reserve("vnet-1");
+        reserve("vnet99999999999999999999");
+        reserve("macvtap500");
+        assert_eq!(next_id(1000), 42);
+        assert_eq!(next_id(43), 43);
+        assert_eq!(next_id(43), 0);
+    }
+}

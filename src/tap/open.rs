@@ -1,0 +1,82 @@
+//! Opening a queue of a tap that exists, without ever making one.
+
+use super::wait::Attempt;
+use crate::error::{Context, Error, Result};
+use crate::kernel::link::{self, By, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tun::{self, TunFlags};
+use crate::kernel::{IfName, sysfs};
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The loopback device, which every network namespace has. A device that is to get its index cannot be made.
+const LOOPBACK: u32 = 1;
+
+/// Opens the clone device.
+pub(crate) fn clone_device(tunpath: &CStr) -> Result<OwnedFd> {
+    tun::open(tunpath).context(|| format!("Unable to open {}, is tun module loaded?", tunpath.to_string_lossy()))
+}
+
+/// TUNSETIFF that attaches to a device but never makes one: for a name that is not there it fails, with EBUSY, or
+/// with EPERM without CAP_NET_ADMIN. Not documented, but so on Linux 5.10 to 6.18: `tun_set_iff()` registers a new
+/// device under the index asked for, and that one is taken. Where the request is refused (seccomp), the device is
+/// checked only afterwards.
+pub(crate) fn set_iff_existing(fd: BorrowedFd<'_>, name: &IfName, flags: TunFlags) -> std::result::Result<IfName, Errno> {
+    let _ = tun::set_ifindex(fd, LOOPBACK);
+    tun::set_iff(fd, name, flags)
+}
+
+/// The flags to attach to a tap with if it is to stay as it is. NO_PI is always set: without it, a socket filter that
+/// a hypervisor left behind can make TUNSETIFF return success without attaching.
+pub(crate) fn present_flags(link: &Link) -> TunFlags {
+    let Some(tun) = link.tap() else { return TunFlags::empty() };
+    let mut flags = sysfs::tap(link).map_or(TunFlags::empty(), |sysfs| sysfs.flags & TunFlags::KEPT);
+    flags |= TunFlags::TAP | TunFlags::NO_PI;
+    flags.set(TunFlags::MULTI_QUEUE, tun.multi_queue);
+    flags.set(TunFlags::VNET_HDR, tun.vnet_hdr);
+    flags
+}
+
+/// Attaches a new queue to the tap that `link` describes, and makes sure that it is this one.
+///
+/// A multi-queue tap accepts more queues while others hold it, so `Held` is for single-queue taps only.
+pub(crate) fn attach(
+    netlink: &mut Netlink,
+    tunpath: &CStr,
+    link: &Link,
+    flags: TunFlags,
+    failed: impl Fn() -> String,
+) -> Result<Attempt<OwnedFd>> {
+    let Some(name) = link.name else { return Ok(Attempt::Changed) };
+    let queue = clone_device(tunpath)?;
+    if let Err(errno) = set_iff_existing(queue.as_fd(), &name, flags) {
+        let now = link::get(netlink, By::Name(&name)).context(&failed)?;
+        let same = now.as_ref().is_some_and(|now| now.ifindex == link.ifindex && now.tap().is_some());
+        return match errno {
+            _ if !same => Ok(Attempt::Changed),
+            Errno::EBUSY => Ok(Attempt::Held),
+            Errno::ENOTTY => Err(not_tun(tunpath, &failed())),
+            Errno::EPERM => Err(Error::system(errno, format!("{}{}", failed(), owner_hint(link)))),
+            errno => Err(Error::system(errno, failed())),
+        };
+    }
+    // whoever renames devices meanwhile: the queue says which one it is attached to
+    let (name, _) = tun::get_iff(queue.as_fd()).context(&failed)?;
+    let now = link::get(netlink, By::Name(&name)).context(&failed)?;
+    Ok(if now.is_some_and(|now| now.ifindex == link.ifindex) { Attempt::Done(queue) } else { Attempt::Changed })
+}
+
+pub(crate) fn not_tun(tunpath: &CStr, failed: &str) -> Error {
+    Error::system(Errno::ENOTTY, format!("{failed}, {} is not the tun clone device", tunpath.to_string_lossy()))
+}
+
+/// Whose tap it is, for somebody who may not touch it.
+fn owner_hint(link: &Link) -> String {
+    match link.tun.map(|tun| (tun.owner, tun.group)) {
+        Some((Some(owner), Some(group))) => format!(", it belongs to uid {owner} and gid {group}"),
+        Some((Some(owner), None)) => format!(", it belongs to uid {owner}"),
+        Some((None, Some(group))) => format!(", it belongs to gid {group}"),
+        _ => String::new(),
+    }
+}

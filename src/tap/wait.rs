@@ -1,0 +1,66 @@
+//! Waiting, for a bounded time, until nobody holds a tap.
+
+use crate::error::{Error, Result};
+use crate::kernel::IfName;
+use crate::kernel::procfs;
+use crate::kernel::watch::{CloseWatch, Pause};
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// How long a call waits for a tap that somebody holds.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What one try has come to.
+#[derive(Debug)]
+pub(crate) enum Attempt<T> {
+    Done(T),
+    /// A process holds the device.
+    Held,
+    /// The device was renamed, removed or replaced while the call looked at it.
+    Changed,
+}
+
+/// Tries until it is done, or fails, or the time is over; then the error names the holders.
+pub(crate) fn until_free<T>(
+    name: &IfName,
+    tunpath: &CStr,
+    failed: impl Fn() -> String,
+    mut attempt: impl FnMut() -> Result<Attempt<T>>,
+) -> Result<T> {
+    if let Attempt::Done(done) = attempt()? {
+        return Ok(done);
+    }
+    let deadline = Instant::now().checked_add(LIMIT);
+    let watch = CloseWatch::new(tunpath);
+    let mut pause = Pause::default();
+    loop {
+        let last = attempt()?;
+        if let Attempt::Done(done) = last {
+            return Ok(done);
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
+        if left.is_zero() {
+            return Err(match last {
+                Attempt::Changed => Error::system(Errno::EAGAIN, format!("{}, it keeps changing", failed())),
+                _ => held(name, &failed()),
+            });
+        }
+        watch.wait(&mut pause, left);
+    }
+}
+
+/// The error for a device that stays held.
+pub(crate) fn held(name: &IfName, failed: &str) -> Error {
+    let mut text = format!("{failed}, it is held by");
+    let holders = procfs::holders(name).unwrap_or_default();
+    for (i, holder) in holders.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let _ = write!(text, "{comma} {} (pid {})", holder.comm, holder.pid); // a String takes everything
+    }
+    if holders.is_empty() {
+        text.push_str(" something that /proc does not show: another user's process, a file in flight, or the kernel");
+    }
+    Error::system(Errno::EBUSY, text)
+}
