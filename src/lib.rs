@@ -12,6 +12,7 @@ pub mod capi;
 pub mod error;
 pub mod host;
 mod kernel;
+pub mod state;
 pub mod stats;
 pub mod tap;
 

@@ -119,3 +119,18 @@ pub(super) fn malloc_array<T: Copy>(items: &[T]) -> std::result::Result<*mut T, 
     unsafe { array.copy_from_nonoverlapping(items.as_ptr(), items.len()) };
     Ok(array)
 }
+
+/// Numbers of the caller's; NULL is none at all.
+///
+/// # Safety
+/// `first` is NULL or points to `len` ints that stay as they are for `'a`.
+pub(super) unsafe fn numbers<'a>(first: *const c_int, len: usize) -> Result<&'a [c_int]> {
+    if first.is_null() || len == 0 {
+        return Ok(&[]);
+    }
+    if len > MAX_QUEUES {
+        return Err(Error::argument(format!("a tap device has at most {MAX_QUEUES} queues, not {len}")));
+    }
+    // SAFETY: not NULL, and the caller promises the rest
+    Ok(unsafe { std::slice::from_raw_parts(first, len) })
+}

@@ -11,8 +11,10 @@ mod errors;
 mod fence;
 mod libvirt;
 mod persist;
+mod state;
 pub mod types;
 
 pub use errors::*;
 pub use libvirt::*;
 pub use persist::*;
+pub use state::*;

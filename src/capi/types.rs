@@ -126,6 +126,56 @@ pub enum virNetDevTapLogPriority {
 pub type virNetDevTapLogFunc =
     Option<unsafe extern "C" fn(priority: virNetDevTapLogPriority, message: *const c_char, opaque: *mut c_void)>;
 
+/// What virNetDevTapStateCheck() and virNetDevTapStateRestore() found changed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)]
+pub enum virNetDevTapStateField {
+    VIR_NETDEV_TAP_STATE_PERSIST = 1 << 0,
+    VIR_NETDEV_TAP_STATE_OWNER = 1 << 1,
+    VIR_NETDEV_TAP_STATE_GROUP = 1 << 2,
+    /// VNET_HDR, NO_PI, NAPI
+    VIR_NETDEV_TAP_STATE_FLAGS = 1 << 3,
+    VIR_NETDEV_TAP_STATE_VNET_HDR_SIZE = 1 << 4,
+    VIR_NETDEV_TAP_STATE_VNET_ENDIAN = 1 << 5,
+    VIR_NETDEV_TAP_STATE_OFFLOADS = 1 << 6,
+    /// A socket filter; MAC filters and eBPF programs cannot be seen, and are taken away unseen
+    VIR_NETDEV_TAP_STATE_FILTERS = 1 << 7,
+    VIR_NETDEV_TAP_STATE_CARRIER = 1 << 8,
+    VIR_NETDEV_TAP_STATE_LINK_TYPE = 1 << 9,
+    VIR_NETDEV_TAP_STATE_MAC = 1 << 10,
+    VIR_NETDEV_TAP_STATE_MTU = 1 << 11,
+    VIR_NETDEV_TAP_STATE_TXQLEN = 1 << 12,
+    VIR_NETDEV_TAP_STATE_UP = 1 << 13,
+    /// The bridge, and how the tap is a port of it
+    VIR_NETDEV_TAP_STATE_MASTER = 1 << 14,
+    VIR_NETDEV_TAP_STATE_ALIAS = 1 << 15,
+    VIR_NETDEV_TAP_STATE_NAME = 1 << 16,
+    /// The device was gone, and had to be made anew
+    VIR_NETDEV_TAP_STATE_VANISHED = 1 << 17,
+    /// Something could not be put back; the log says what
+    VIR_NETDEV_TAP_STATE_UNRESTORED = 1 << 18,
+    /// The group of interfaces that it belongs to
+    VIR_NETDEV_TAP_STATE_LINK_GROUP = 1 << 19,
+    VIR_NETDEV_TAP_STATE_ALTNAMES = 1 << 20,
+}
+
+/// How virNetDevTapStateRestore() shall deal with a device.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)]
+pub enum virNetDevTapRestoreFlags {
+    VIR_NETDEV_TAP_RESTORE_NONE = 0,
+    /// Delete a device that a process still holds under that process, and make it anew
+    VIR_NETDEV_TAP_RESTORE_EVICT = 1 << 0,
+    /// Only let the guard and the record go
+    VIR_NETDEV_TAP_RESTORE_LEAVE = 1 << 1,
+    /// Delete the device although it was there before
+    VIR_NETDEV_TAP_RESTORE_REMOVE = 1 << 2,
+    /// Make the device anew if that is the only way to have it as it was: the kernel lets nobody set "no owner"
+    VIR_NETDEV_TAP_RESTORE_RECREATE = 1 << 3,
+}
+
 /// libvirt's layout on LP64: a change here is a change of the ABI.
 #[cfg(target_pointer_width = "64")]
 mod layout {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
@@ -24,6 +25,8 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_PASSTHRU: u32 = 8;
 const IFLA_TUN_OWNER: u16 = 1;
 const IFLA_TUN_GROUP: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
@@ -33,9 +36,12 @@ const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
+pub(crate) const IFF_UP: u32 = 1;
+pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 /// The value of `IFLA_TUN_TYPE` for a tap; 1 (`IFF_TUN`) is a tun.
 const TUN_TYPE_TAP: u8 = 2;
 const IFINFOMSG: usize = 16;
+const NLA_F_NESTED: u16 = 0x8000;
 
 /// What the kernel says about an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +64,10 @@ pub(crate) struct Link {
     /// The driver's kind: "tun", "macvtap", "bridge", ...; physical interfaces have none.
     pub kind: Option<String>,
     pub tun: Option<Tun>,
+    /// The index of the device below a macvtap.
+    pub lower: Option<i32>,
+    /// A macvtap that has the device below for itself, and shares its MAC with it.
+    pub passthru: bool,
     /// The kind of the master ("bridge", "openvswitch", ...), and what it keeps for this port, undecoded.
     pub port_kind: Option<String>,
     pub port_data: Vec<u8>,
@@ -109,6 +119,10 @@ impl Link {
         self.tun.as_ref().filter(|tun| tun.is_tap)
     }
 
+    pub(crate) fn is_up(&self) -> bool {
+        self.flags & IFF_UP != 0
+    }
+
     /// Queues that are open, attached or detached; always 0 for a single-queue tap, which the kernel does not count.
     pub(crate) fn queues(&self) -> u32 {
         self.tun.map_or(0, |tun| tun.queues.saturating_add(tun.disabled_queues))
@@ -137,6 +151,7 @@ impl Link {
                 IFLA_ADDRESS => link.mac = value.to_vec(),
                 IFLA_IFNAME => link.name = IfName::from_kernel(value),
                 IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
+                IFLA_LINK => link.lower = i32_at(value, 0),
                 IFLA_MASTER => link.master = i32_at(value, 0),
                 IFLA_TXQLEN => link.txqlen = u32_at(value, 0).unwrap_or_default(),
                 IFLA_IFALIAS => link.alias = string(value).map(str::to_owned),
@@ -162,6 +177,10 @@ impl Link {
                 IFLA_INFO_SLAVE_DATA => self.port_data = value.to_vec(),
                 // the kind comes before the data: rtnl_link_info_fill() in net/core/rtnetlink.c
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("tun") => self.tun = Some(Tun::decode(value)),
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("macvtap") => {
+                    let mode = attr::find(value, IFLA_MACVLAN_MODE).and_then(|mode| u32_at(mode, 0));
+                    self.passthru = mode == Some(MACVLAN_MODE_PASSTHRU);
+                }
                 _ => {}
             }
         }
@@ -263,4 +282,25 @@ pub(crate) fn set(
     fill: impl FnOnce(&mut Request),
 ) -> Result<(), Refusal> {
     netlink.change(libc::RTM_SETLINK, &ifinfomsg(ifindex, flags, change), fill)
+}
+
+/// Takes away the alternative names that are in `now` and adds those in `wanted`, as far as they differ
+/// (RTM_DELLINKPROP, RTM_NEWLINKPROP; Linux 5.5).
+pub(crate) fn set_altnames(netlink: &mut Netlink, ifindex: i32, wanted: &[String], now: &[String]) -> Result<(), Refusal> {
+    const RTM_NEWLINKPROP: u16 = 108;
+    const RTM_DELLINKPROP: u16 = 109;
+    for (message_type, names, others) in [(RTM_DELLINKPROP, now, wanted), (RTM_NEWLINKPROP, wanted, now)] {
+        let names: Vec<&String> = names.iter().filter(|name| !others.contains(name)).collect();
+        if names.is_empty() {
+            continue;
+        }
+        netlink.change(message_type, &ifinfomsg(ifindex, 0, 0), |request| {
+            request.nested(IFLA_PROP_LIST | NLA_F_NESTED, |request| {
+                for name in names {
+                    request.attr_str(IFLA_ALT_IFNAME, name);
+                }
+            });
+        })?;
+    }
+    Ok(())
 }

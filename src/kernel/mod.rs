@@ -5,13 +5,17 @@
 #![allow(unsafe_code)] // ioctls and system calls without a safe wrapper in `nix`; each one states why it is right
 
 pub(crate) mod attr;
+pub(crate) mod features;
 mod ifname;
 pub(crate) mod link;
 pub(crate) mod netlink;
+pub(crate) mod netns;
+pub(crate) mod pidfd;
 pub(crate) mod procfs;
 pub(crate) mod sys;
 pub(crate) mod sysfs;
 pub(crate) mod tun;
+pub(crate) mod tunprops;
 pub(crate) mod watch;
 
 pub(crate) use ifname::MAX_LEN as MAX_NAME_LEN;

@@ -1,7 +1,13 @@
-//! The C library: errors and their texts.
+//! The C library: errors and their texts, files.
 
 use nix::errno::Errno;
 use std::ffi::CStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Another number for the same open file, close-on-exec.
+pub(crate) fn duplicate(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    file.try_clone_to_owned().map_err(io_errno)
+}
 
 /// strerror(3), thread-safe, in the process's locale as libvirt's messages are.
 pub(crate) fn strerror(errno: Errno) -> String {

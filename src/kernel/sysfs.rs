@@ -18,16 +18,26 @@ pub(crate) struct SysfsTap {
 /// Reads the directory of a tap. /sys shows the network namespace of whoever mounted it: None if it does not show
 /// this very device.
 pub(crate) fn tap(link: &Link) -> Option<SysfsTap> {
-    let dir = PathBuf::from("/sys/class/net").join(link.name?.as_str());
     let tun = link.tap()?;
-    let address = fs::read_to_string(dir.join("address")).ok()?;
-    let mac: Option<Vec<u8>> = address.trim_end().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let dir = dir(link)?;
     let flags = fs::read_to_string(dir.join("tun_flags")).ok()?;
     let flags = TunFlags::from_bits_retain(u16::from_str_radix(flags.trim_end().strip_prefix("0x")?, 16).ok()?);
-    let same = mac? == link.mac
-        && flags.contains(TunFlags::PERSIST) == tun.persist
+    let same = flags.contains(TunFlags::PERSIST) == tun.persist
         && flags.contains(TunFlags::MULTI_QUEUE) == tun.multi_queue
         && flags.contains(TunFlags::VNET_HDR) == tun.vnet_hdr
         && flags.contains(TunFlags::NO_PI) != tun.pi;
     same.then_some(SysfsTap { inode: fs::metadata(dir).ok()?.ino(), flags })
+}
+
+/// The inode of the directory of any kind of interface.
+pub(crate) fn inode(link: &Link) -> Option<u64> {
+    Some(fs::metadata(dir(link)?).ok()?.ino())
+}
+
+/// The directory, if it shows a device with the right MAC.
+fn dir(link: &Link) -> Option<PathBuf> {
+    let dir = PathBuf::from("/sys/class/net").join(link.name?.as_str());
+    let address = fs::read_to_string(dir.join("address")).ok()?;
+    let mac: Option<Vec<u8>> = address.trim_end().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    (mac? == link.mac).then_some(dir)
 }

@@ -57,7 +57,7 @@ pub(crate) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn ifreq(name: &[u8], flags: TunFlags) -> libc::ifreq {
+pub(super) fn ifreq(name: &[u8], flags: TunFlags) -> libc::ifreq {
     // SAFETY: ifreq is plain C data, for which all zero bytes are a value: an empty name and no flags
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (target, byte) in request.ifr_name.iter_mut().zip(name) {
@@ -68,7 +68,7 @@ fn ifreq(name: &[u8], flags: TunFlags) -> libc::ifreq {
 }
 
 #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)] // c_char is i8 or u8: the same byte
-fn c_char_of(byte: u8) -> libc::c_char {
+pub(super) fn c_char_of(byte: u8) -> libc::c_char {
     byte as libc::c_char
 }
 

@@ -19,30 +19,38 @@ use std::os::fd::AsFd;
 /// with EBUSY and an error that names the holders. The owner of a tap needs no CAP_NET_ADMIN.
 pub fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
     let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
-    let failed = || format!("Unable to delete tap device {name}");
-    let mut netlink = Netlink::open().context(failed)?;
-    let deleted = until_free(name, tunpath, failed, || try_delete(&mut netlink, name, tunpath, failed))?;
-    if deleted {
+    let mut netlink = Netlink::open().context(|| failed(name))?;
+    delete_device(&mut netlink, By::Name(name), name, tunpath)
+}
+
+/// The same for a device that is found `by` its index; `name` is for the texts.
+pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) -> Result<()> {
+    if until_free(name, tunpath, || failed(name), || try_delete(netlink, by, name, tunpath))? {
         info!("delete device: '{name}'");
     }
     Ok(())
 }
 
+fn failed(name: &IfName) -> String {
+    format!("Unable to delete tap device {name}")
+}
+
 /// Done(false): there was none.
-fn try_delete(netlink: &mut Netlink, name: &IfName, tunpath: &CStr, failed: impl Fn() -> String) -> Result<Attempt<bool>> {
-    let Some(link) = link::get(netlink, By::Name(name)).context(&failed)? else { return Ok(Attempt::Done(false)) };
-    require_tap(&link, name, &failed)?;
+fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) -> Result<Attempt<bool>> {
+    let failed = || failed(name);
+    let Some(link) = link::get(netlink, by).context(failed)? else { return Ok(Attempt::Done(false)) };
+    require_tap(&link, name, failed)?;
     if link.queues() > 0 {
         return Ok(Attempt::Held);
     }
     // The proof that nobody holds it, and the lock: while we have its only queue nobody else gets one.
-    let queue = match open::attach(netlink, tunpath, &link, open::present_flags(&link), &failed)? {
+    let queue = match open::attach(netlink, tunpath, &link, open::present_flags(&link), failed)? {
         Attempt::Done(queue) => queue,
         Attempt::Held => return Ok(Attempt::Held),
         Attempt::Changed => return Ok(Attempt::Changed),
     };
     if link.tap().is_some_and(|tap| tap.multi_queue) {
-        let now = link::get(netlink, By::Index(link.ifindex)).context(&failed)?;
+        let now = link::get(netlink, By::Index(link.ifindex)).context(failed)?;
         if now.is_some_and(|now| now.queues() > 1) {
             return Ok(Attempt::Held); // somebody came between
         }
@@ -51,7 +59,7 @@ fn try_delete(netlink: &mut Netlink, name: &IfName, tunpath: &CStr, failed: impl
         Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(true)),
         // the owner of a tap may do this much: it goes with its last queue
         Err(Errno::EPERM) => {
-            tun::set_persist(queue.as_fd(), false).context(&failed)?;
+            tun::set_persist(queue.as_fd(), false).context(failed)?;
             Ok(Attempt::Done(true))
         }
         Err(errno) => Err(Error::system(errno, failed())),

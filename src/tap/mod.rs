@@ -6,12 +6,13 @@
 mod create;
 mod delete;
 mod names;
-mod open;
+pub(crate) mod open;
 mod persist;
-mod wait;
+pub(crate) mod wait;
 
 pub use create::{CreateFlags, Tap, create};
 pub use delete::delete;
+pub(crate) use delete::delete_device;
 pub use names::{NameRequest, Template, interface_name, reserve};
 pub use persist::{get_persist, set_persist};
 

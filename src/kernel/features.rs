@@ -1,0 +1,93 @@
+//! ETHTOOL_GFEATURES: the only way to read what TUNSETOFFLOAD has set. See linux/ethtool.h.
+
+use super::ifname::IfName;
+use super::netlink::Netlink;
+use super::tunprops::Offloads;
+use nix::errno::Errno;
+use once_cell::sync::OnceCell;
+use std::os::fd::AsRawFd;
+
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETH_SS_FEATURES: u32 = 4;
+const ETH_GSTRING_LEN: usize = 32;
+
+mod raw {
+    nix::ioctl_readwrite_bad!(siocethtool, libc::SIOCETHTOOL, libc::ifreq);
+}
+
+/// The names that the kernel has for the offloads of a tap (`netdev_features_strings`, net/ethtool/common.c).
+const NAMES: [(&[u8], Offloads); 5] = [
+    (b"tx-checksum-ip-generic", Offloads::CSUM),
+    (b"tx-tcp-segmentation", Offloads::TSO4),
+    (b"tx-tcp6-segmentation", Offloads::TSO6),
+    (b"tx-tcp-ecn-segmentation", Offloads::TSO_ECN),
+    (b"tx-udp-segmentation", Offloads::USO),
+];
+
+/// Where the features are in this kernel's bit set.
+#[derive(Debug)]
+struct Layout {
+    words: usize,
+    bits: Vec<(usize, Offloads)>,
+}
+
+/// The offloads that are on.
+pub(crate) fn offloads(netlink: &Netlink, name: &IfName) -> Result<Offloads, Errno> {
+    static LAYOUT: OnceCell<Layout> = OnceCell::new(); // does not change while the kernel runs
+    let layout = LAYOUT.get_or_try_init(|| layout(netlink, name))?;
+    // struct ethtool_gfeatures: cmd, size, then per 32 features: available, requested, active, never_changed
+    let mut request = vec![0_u32; layout.words.saturating_mul(4).saturating_add(2)];
+    put(&mut request, &[ETHTOOL_GFEATURES, u32::try_from(layout.words).unwrap_or_default()]);
+    ethtool(netlink, name, &mut request)?;
+    let active = |bit: usize| {
+        let word = (bit / 32).saturating_mul(4).saturating_add(4);
+        request
+            .get(word)
+            .is_some_and(|word| word.checked_shr(u32::try_from(bit % 32).unwrap_or_default()).unwrap_or_default() & 1 == 1)
+    };
+    Ok(layout.bits.iter().filter(|(bit, _)| active(*bit)).fold(Offloads::empty(), |all, (_, offload)| all | *offload))
+}
+
+fn layout(netlink: &Netlink, name: &IfName) -> Result<Layout, Errno> {
+    // struct ethtool_sset_info: cmd, reserved, u64 mask, u32 data[]
+    let mut info = vec![0_u32; 5];
+    put(&mut info, &[ETHTOOL_GSSET_INFO]);
+    let mask = 1_u64 << ETH_SS_FEATURES;
+    for (target, half) in info.iter_mut().skip(2).zip(mask.to_ne_bytes().as_chunks::<4>().0) {
+        *target = u32::from_ne_bytes(*half);
+    }
+    ethtool(netlink, name, &mut info)?;
+    let count =
+        info.get(4).and_then(|count| usize::try_from(*count).ok()).filter(|count| *count <= 4096).ok_or(Errno::EBADMSG)?;
+
+    // struct ethtool_gstrings: cmd, string_set, len, then len strings of 32 bytes
+    let mut strings = vec![0_u32; count.saturating_mul(ETH_GSTRING_LEN / 4).saturating_add(3)];
+    put(&mut strings, &[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, u32::try_from(count).unwrap_or_default()]);
+    ethtool(netlink, name, &mut strings)?;
+    let bytes: Vec<u8> = strings.iter().skip(3).flat_map(|word| word.to_ne_bytes()).collect();
+    let bits = bytes
+        .chunks(ETH_GSTRING_LEN)
+        .enumerate()
+        .filter_map(|(bit, text)| {
+            let text = text.split(|b| *b == 0).next()?;
+            NAMES.iter().find(|(name, _)| *name == text).map(|(_, offload)| (bit, *offload))
+        })
+        .collect();
+    Ok(Layout { words: count.div_ceil(32), bits })
+}
+
+fn put(buffer: &mut [u32], head: &[u32]) {
+    for (target, value) in buffer.iter_mut().zip(head) {
+        *target = *value;
+    }
+}
+
+/// SIOCETHTOOL, which every kind of socket takes (`sock_do_ioctl()`, net/socket.c).
+fn ethtool(netlink: &Netlink, name: &IfName, command: &mut [u32]) -> Result<(), Errno> {
+    let mut request = super::tun::ifreq(name.as_bytes(), super::tun::TunFlags::empty());
+    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+    // SAFETY: the kernel writes as much behind ifru_data as the command's own counts say, for which its maker left room
+    unsafe { raw::siocethtool(netlink.socket().as_raw_fd(), &raw mut request) }.map(drop)
+}

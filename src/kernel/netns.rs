@@ -1,0 +1,50 @@
+//! Network namespaces and the boot: where and when an interface index means something.
+
+use super::netlink::Netlink;
+use super::sys::io_errno;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A number that no other network namespace of this boot has: its cookie (Linux 5.14).
+pub(crate) fn cookie(netlink: &Netlink) -> Result<u64, Errno> {
+    const SO_NETNS_COOKIE: libc::c_int = 71; // asm-generic/socket.h
+    let mut cookie = 0_u64;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
+    // SAFETY: getsockopt writes at most `len` bytes to the cookie, and the length
+    let rc = unsafe {
+        libc::getsockopt(netlink.socket().as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut len)
+    };
+    Errno::result(rc).map(|_| cookie)
+}
+
+/// The caller's own network namespace.
+pub(crate) fn own() -> Result<OwnedFd, Errno> {
+    nix::fcntl::open("/proc/thread-self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Are these two files the same namespace?
+pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (a, b) = (fstat(a)?, fstat(b)?);
+    Ok(a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+}
+
+/// Runs `work` in another network namespace, in a thread of its own that ends with it. Takes CAP_SYS_ADMIN there.
+pub(crate) fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
+    let netns = netns.as_fd().try_clone_to_owned().map_err(io_errno)?;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+            // SAFETY: setns() takes a file and a number, and moves only this thread
+            Errno::result(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })?;
+            work()
+        });
+        thread.map_err(io_errno)?.join().unwrap_or(Err(Errno::EFAULT))
+    })
+}
+
+/// The id of this boot, which no other boot has.
+pub(crate) fn boot_id() -> Result<String, Errno> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(io_errno)?;
+    Ok(text.trim_end().to_owned())
+}

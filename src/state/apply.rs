@@ -1,0 +1,140 @@
+//! Putting properties back.
+
+use super::fields::Fields;
+use super::snapshot::{Snapshot, TapState};
+use crate::kernel::IfName;
+use crate::kernel::link::{
+    self, By, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER, IFLA_MTU, IFLA_TXQLEN,
+};
+use crate::kernel::netlink::{Netlink, Refusal};
+use crate::kernel::tunprops::{self, Offloads};
+use nix::errno::Errno;
+use std::os::fd::BorrowedFd;
+
+/// Why a property was not put back.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Vec<(Fields, String)>);
+
+impl Failures {
+    fn note<E: Into<Refusal>>(&mut self, field: Fields, result: Result<(), E>) {
+        if let Err(refusal) = result.map_err(Into::into) {
+            self.0.push((field, format!("{}{refusal}", crate::kernel::sys::strerror(refusal.errno))));
+        }
+    }
+
+    pub(crate) fn append(&mut self, mut later: Self) {
+        self.0.append(&mut later.0);
+    }
+
+    pub(crate) fn of(&self, field: Fields) -> Option<&str> {
+        self.0.iter().find(|(failed, _)| *failed == field).map(|(_, why)| why.as_str())
+    }
+}
+
+/// Makes the device, which is like `now`, what it was `before`, as far as the properties differ. Everything that filters
+/// frames is taken away whether it was there or not, since it cannot be read.
+pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, queue: Option<BorrowedFd<'_>>) -> Failures {
+    let mut failures = Failures::default();
+    if let (Some(before), Some(now), Some(queue)) = (&before.tap, &now.tap, queue) {
+        apply_tap(&mut failures, before, now, queue);
+    }
+    if let Some(queue) = queue
+        && before.link_type != now.link_type
+    {
+        failures.note(Fields::LINK_TYPE, tunprops::set_link_type(queue, before.link_type.into()));
+    }
+    apply_link(&mut failures, netlink, before, now, queue);
+    failures
+}
+
+fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: BorrowedFd<'_>) {
+    // "nobody in particular" cannot be set: root, so that nobody gains
+    if before.owner != now.owner {
+        failures.note(Fields::OWNER, tunprops::set_owner(queue, before.owner.unwrap_or_default()));
+    }
+    if before.group != now.group {
+        failures.note(Fields::GROUP, tunprops::set_group(queue, before.group.unwrap_or_default()));
+    }
+    failures.note(Fields::FILTERS, tunprops::clear_filters(queue));
+    if let (Some(before), Some(now)) = (&before.queue, &now.queue) {
+        if before.vnet_hdr_size != now.vnet_hdr_size {
+            failures.note(Fields::VNET_HDR_SIZE, tunprops::set_vnet_hdr_size(queue, before.vnet_hdr_size));
+        }
+        if before.vnet_le != now.vnet_le {
+            failures.note(Fields::VNET_ENDIAN, tunprops::set_vnet_le(queue, before.vnet_le));
+        }
+        if let (Some(before), true) = (before.vnet_be, before.vnet_be != now.vnet_be) {
+            failures.note(Fields::VNET_ENDIAN, tunprops::set_vnet_be(queue, before));
+        }
+    }
+    if let (Some(before), true) = (before.offloads, before.offloads != now.offloads) {
+        failures.note(Fields::OFFLOADS, tunprops::set_offloads(queue, Offloads::from_bits_retain(before)));
+    }
+}
+
+fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, queue: Option<BorrowedFd<'_>>) {
+    let index = now.ifindex;
+    let mut set = |field: Fields, differs: bool, attr: u16, value: &[u8]| {
+        if differs {
+            let result = link::set(netlink, index, 0, 0, |request| drop_ref(request.attr(attr, value)));
+            failures.note(field, result);
+        }
+    };
+    set(Fields::MTU, before.mtu != now.mtu, IFLA_MTU, &before.mtu.to_ne_bytes());
+    set(Fields::TXQLEN, before.txqlen != now.txqlen, IFLA_TXQLEN, &before.txqlen.to_ne_bytes());
+    set(Fields::LINK_GROUP, before.link_group != now.link_group, IFLA_GROUP, &before.link_group.to_ne_bytes());
+    let alias = before.alias.clone().unwrap_or_default();
+    set(Fields::ALIAS, before.alias != now.alias, IFLA_IFALIAS, alias.as_bytes()); // an empty one takes it away
+    set(Fields::NAME, before.name != now.name, IFLA_IFNAME, &[before.name.as_bytes(), b"\0"].concat());
+    if before.mac != now.mac {
+        failures.note(Fields::MAC, set_mac(netlink, before, index, queue));
+    }
+    if let (Some(before), Some(now)) = (&before.macvtap, &now.macvtap)
+        && before.passthru
+        && before.lower_mac != now.lower_mac
+        && let Some(lower) = before.lower_ifindex
+    {
+        let result = link::set(netlink, lower, 0, 0, |request| drop_ref(request.attr(IFLA_ADDRESS, &before.lower_mac)));
+        failures.note(Fields::MAC, result);
+    }
+    if before.master.as_ref().map(|m| m.ifindex) != now.master.as_ref().map(|m| m.ifindex) {
+        failures.note(Fields::MASTER, set_master(netlink, before, index));
+    }
+    if before.altnames != now.altnames {
+        failures.note(Fields::ALTNAMES, link::set_altnames(netlink, index, &before.altnames, &now.altnames));
+    }
+    if before.up != now.up {
+        let flags = if before.up { IFF_UP } else { 0 };
+        failures.note(Fields::UP, link::set(netlink, index, flags, IFF_UP, |_| {}));
+    }
+}
+
+/// By netlink or, for an owner without CAP_NET_ADMIN, through the queue.
+fn set_mac(netlink: &mut Netlink, before: &Snapshot, index: i32, queue: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+    let result = link::set(netlink, index, 0, 0, |request| drop_ref(request.attr(IFLA_ADDRESS, &before.mac)));
+    match (result, queue, <[u8; 6]>::try_from(before.mac.as_slice())) {
+        (Err(Refusal { errno: Errno::EPERM, .. }), Some(queue), Ok(mac)) => {
+            tunprops::set_mac(queue, before.link_type, mac).map_err(Into::into)
+        }
+        (result, _, _) => result,
+    }
+}
+
+/// The bridge may have been made anew meanwhile: then the one with the same name.
+fn set_master(netlink: &mut Netlink, before: &Snapshot, index: i32) -> Result<(), Refusal> {
+    let master = match &before.master {
+        None => 0,
+        Some(master) => {
+            let name = master.name.as_ref().and_then(|name| IfName::new(name.as_bytes()).ok());
+            let same = link::get(netlink, By::Index(master.ifindex))?.filter(|link| name.is_none() || link.name == name);
+            let named = match (&same, &name) {
+                (None, Some(name)) => link::get(netlink, By::Name(name))?,
+                _ => None,
+            };
+            same.or(named).ok_or(Errno::ENODEV)?.ifindex
+        }
+    };
+    link::set(netlink, index, 0, 0, |request| drop_ref(request.attr_u32(IFLA_MASTER, master.cast_unsigned())))
+}
+
+fn drop_ref<T>(_: &mut T) {}

@@ -1,0 +1,96 @@
+//! Finding a recorded device again, under whatever name and in whatever namespace it may be now.
+
+use super::record::Created;
+use super::snapshot::Snapshot;
+use crate::error::{Context, Error, Result};
+use crate::host::warning;
+use crate::kernel::link::{self, By, IFLA_NET_NS_FD, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::{IfName, netns, sysfs, tun, tunprops};
+use nix::errno::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// What tells a device from all others of this boot and namespace. An index alone does not: with the right capability one
+/// can ask for an index that another device had.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    ifindex: i32,
+    inode: Option<u64>,
+}
+
+impl From<&Snapshot> for Identity {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self { ifindex: snapshot.ifindex, inode: snapshot.inode }
+    }
+}
+
+impl From<&Created> for Identity {
+    fn from(created: &Created) -> Self {
+        Self { ifindex: created.ifindex, inode: created.inode }
+    }
+}
+
+impl Identity {
+    pub(crate) fn is(&self, link: &Link) -> bool {
+        let same_inode = match (self.inode, sysfs::inode(link)) {
+            (Some(recorded), Some(now)) => recorded == now,
+            _ => true, // sysfs did not, or does not, show this namespace: the index has to do
+        };
+        self.ifindex == link.ifindex && same_inode
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Located {
+    Here(Box<Link>),
+    Gone,
+    /// Gone, and another device has the name.
+    Stranger,
+}
+
+/// Looks for the device with this identity. A guard knows its device wherever it is; one that was moved to another
+/// network namespace is brought back.
+pub(crate) fn locate(netlink: &mut Netlink, name: &IfName, identity: Identity, guard: Option<BorrowedFd<'_>>) -> Result<Located> {
+    let failed = || format!("Unable to look for {name}");
+    if let Some(guard) = guard
+        && let Ok((now, _)) = tun::get_iff(guard)
+    {
+        bring_back(&now, guard)?;
+        let (now, _) = tun::get_iff(guard).context(failed)?;
+        if let Some(link) = link::get(netlink, By::Name(&now)).context(failed)?.filter(|link| link.tap().is_some()) {
+            return Ok(Located::Here(link.into()));
+        }
+    }
+    let link = link::get(netlink, By::Index(identity.ifindex)).context(failed)?;
+    if let Some(link) = link.filter(|link| identity.is(link)) {
+        return Ok(Located::Here(link.into()));
+    }
+    let stranger = link::get(netlink, By::Name(name)).context(failed)?;
+    Ok(if stranger.is_some() { Located::Stranger } else { Located::Gone })
+}
+
+fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
+    let failed = || format!("Unable to bring {name} back from another network namespace");
+    let Ok(there) = tunprops::device_netns(guard) else { return Ok(()) }; // not permitted to ask: assume it is here
+    let here = netns::own().context(failed)?;
+    if netns::same(there.as_fd(), here.as_fd()).context(failed)? {
+        return Ok(());
+    }
+    let target = here.as_raw_fd().cast_unsigned();
+    netns::inside(there.as_fd(), || {
+        let mut netlink = Netlink::open()?;
+        let link = link::get(&mut netlink, By::Name(name))?.ok_or(Errno::ENODEV)?;
+        let moved = link::set(&mut netlink, link.ifindex, 0, 0, |request| {
+            request.attr_u32(IFLA_NET_NS_FD, target);
+        });
+        moved.map_err(Errno::from)
+    })
+    .context(failed)?;
+    warning!("{name}: was in another network namespace, brought back");
+    Ok(())
+}
+
+/// The error for a name that another device has now.
+pub(crate) fn stranger(name: &IfName) -> Error {
+    Error::operation(Errno::EEXIST, format!("The {name} interface is not the device that was saved, it is left alone"))
+}

@@ -1,0 +1,71 @@
+//! The properties of a tap that a hypervisor, or anybody, may have changed meanwhile.
+
+use bitflags::bitflags;
+use std::fmt;
+
+bitflags! {
+    /// What was found changed. The bits are those of the C enum `virNetDevTapStateField`: ABI.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct Fields: u32 {
+        const PERSIST = 1;
+        const OWNER = 1 << 1;
+        const GROUP = 1 << 2;
+        /// VNET_HDR, NO_PI, NAPI
+        const FLAGS = 1 << 3;
+        const VNET_HDR_SIZE = 1 << 4;
+        const VNET_ENDIAN = 1 << 5;
+        const OFFLOADS = 1 << 6;
+        const FILTERS = 1 << 7;
+        const CARRIER = 1 << 8;
+        const LINK_TYPE = 1 << 9;
+        const MAC = 1 << 10;
+        const MTU = 1 << 11;
+        const TXQLEN = 1 << 12;
+        const UP = 1 << 13;
+        /// The bridge, and how the tap is a port of it
+        const MASTER = 1 << 14;
+        const ALIAS = 1 << 15;
+        const NAME = 1 << 16;
+        /// The device was gone
+        const VANISHED = 1 << 17;
+        /// Something could not be put back
+        const UNRESTORED = 1 << 18;
+        /// The group of interfaces (`ip link set dev X group G`)
+        const LINK_GROUP = 1 << 19;
+        const ALTNAMES = 1 << 20;
+    }
+}
+
+/// One property that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub field: Fields,
+    /// What it is called in a log line.
+    pub what: &'static str,
+    pub was: String,
+    pub now: String,
+}
+
+impl Change {
+    /// None if nothing changed.
+    pub(crate) fn of<T: PartialEq>(
+        field: Fields,
+        what: &'static str,
+        was: &T,
+        now: &T,
+        show: impl Fn(&T) -> String,
+    ) -> Option<Self> {
+        (was != now).then(|| Self { field, what, was: show(was), now: show(now) })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was {}, hypervisor left {}", self.what, self.was, self.now)
+    }
+}
+
+/// The fields of all changes.
+pub(crate) fn fields(changes: &[Change]) -> Fields {
+    changes.iter().fold(Fields::empty(), |all, change| all | change.field)
+}

@@ -1,0 +1,241 @@
+//! A tap is afterwards as it was before the hypervisor had it.
+//!
+//! [`save`] records what a device is like before anybody opens it, [`hold`] keeps a guard while the hypervisor has it, and
+//! [`restore`] puts everything back when the hypervisor is gone. [`check`], [`reclaim`], [`list`] and [`discard`] are for
+//! managers that look, restart, clean up or think otherwise.
+//!
+//! - `snapshot`: what can be read; `fields`: what differs
+//! - `record`: on disk; `guard`: in this process
+//! - `device`: which device it is; `apply`: setting properties; `restore`, `recreate`, `reclaim`: what the names say
+
+mod apply;
+mod device;
+mod fields;
+mod guard;
+mod reclaim;
+mod record;
+mod recreate;
+mod restore;
+mod snapshot;
+
+pub use fields::Fields;
+pub use restore::RestoreFlags;
+
+use crate::error::{Context, Error, Result};
+use crate::host::{info, warning};
+use crate::kernel::link::{self, By, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tun::{self, TunFlags};
+use crate::kernel::{IfName, sys, sysfs};
+use crate::tap::wait::Attempt;
+use crate::tap::{DEFAULT_TUNPATH, open};
+use device::{Located, locate, stranger};
+use nix::errno::Errno;
+use record::{Created, Record, StateDir, Stored};
+use restore::Restore;
+use snapshot::{QueueState, Snapshot};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+/// Records what the device is like; call it before anything opens the tap, since the first opener changes its flags.
+///
+/// No device: recorded as absent. A record that is there already is of a run that never came to its [`restore`]; that is
+/// made up for first, and fails while somebody holds the device.
+pub fn save(name: &IfName, state_dir: &Path) -> Result<()> {
+    let mut netlink = open_netlink(name)?;
+    let dir = StateDir::open_or_make(state_dir)?;
+    if let Some(stored) = dir.load(name)? {
+        finish_earlier_run(&mut netlink, name, &dir, &stored)?;
+    }
+    let before = snapshot_of_free_device(&mut netlink, name)?;
+    dir.add(name, &Record::new(&netlink, before)?)
+}
+
+fn open_netlink(name: &IfName) -> Result<Netlink> {
+    Netlink::open().context(|| format!("Unable to look for {name}"))
+}
+
+/// An older record: what it says is put right first. It is void if its device can't be there any more.
+fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stored: &Stored) -> Result<()> {
+    if !stored.record.is_of_this_boot()? {
+        warning!("{name}: replacing a state record of an earlier boot");
+        return dir.remove(name, stored);
+    }
+    require_this_netns(netlink, name, &stored.record)?;
+    let mut restore = Restore { name, tunpath: DEFAULT_TUNPATH, flags: RestoreFlags::empty(), netlink };
+    match restore.run(dir, stored) {
+        Ok(_) => Ok(()),
+        Err(e) if e.errno() == Errno::EEXIST => {
+            warning!("{name}: replacing the state record of a device that is gone");
+            drop(guard::take(dir, name)?);
+            dir.remove(name, stored)
+        }
+        Err(e) => {
+            Err(Error::system(e.errno(), format!("An earlier run of {name} was never restored, and cannot be now: {}", e.text())))
+        }
+    }
+}
+
+fn require_this_netns(netlink: &Netlink, name: &IfName, record: &Record) -> Result<()> {
+    if record.is_of_this_netns(netlink) {
+        return Ok(());
+    }
+    Err(Error::operation(Errno::EXDEV, format!("The state record of {name} is of another network namespace")))
+}
+
+/// Reads a device that nobody should hold yet. If somebody does, what takes a queue to be read stays unknown.
+fn snapshot_of_free_device(netlink: &mut Netlink, name: &IfName) -> Result<Option<Snapshot>> {
+    let failed = || format!("Unable to save the state of {name}");
+    let Some(link) = link::get(netlink, By::Name(name)).context(failed)? else { return Ok(None) };
+    if link.tap().is_none() && link.kind.as_deref() != Some("macvtap") {
+        let text = format!("{}, {name} is a {} device, not a tap", failed(), link.describe());
+        return Err(Error::system(Errno::EINVAL, text));
+    }
+    let mut before = Snapshot::read(netlink, &link, None).context(failed)?;
+    let flags = before.tun_flags() | TunFlags::NO_CARRIER;
+    if let Some(tap) = &mut before.tap
+        && link.queues() == 0
+    {
+        match open::attach(netlink, DEFAULT_TUNPATH, &link, flags, failed)? {
+            Attempt::Done(queue) => tap.queue = Some(QueueState::read(queue.as_fd()).context(failed)?),
+            Attempt::Held => info!("{name}: is in use, so its header size and the like are not recorded"),
+            Attempt::Changed => return Err(Error::system(Errno::EAGAIN, format!("{}, it is changing", failed()))),
+        }
+    }
+    Ok(Some(before))
+}
+
+/// Keeps the device alive from now on, whatever the hypervisor does; call it when the tap is open and before the
+/// hypervisor starts. `queues` are the files that the hypervisor gets.
+///
+/// Without a record, writes one that says that the device was absent before: that is what a generated name means. Such a
+/// device is not kept alive, only remembered.
+pub fn hold(name: &IfName, state_dir: &Path, queues: &[BorrowedFd<'_>]) -> Result<()> {
+    let failed = || format!("Unable to hold {name}");
+    let mut netlink = open_netlink(name)?;
+    let dir = StateDir::open_or_make(state_dir)?;
+    let link = link::get(&mut netlink, By::Name(name)).context(failed)?;
+    let link = link.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
+    for queue in queues {
+        let (attached, _) = tun::get_iff(*queue).context(|| format!("{}, a file is not a queue of it", failed()))?;
+        if Some(attached) != link.name {
+            return Err(Error::system(Errno::EINVAL, format!("{}, a file is a queue of {attached}", failed())));
+        }
+    }
+    let created =
+        Created { ifindex: link.ifindex, inode: sysfs::inode(&link), persist: link.tap().is_some_and(|tun| tun.persist) };
+    let Some(stored) = dir.load(name)? else {
+        let mut record = Record::new(&netlink, None)?;
+        record.created = Some(created);
+        return dir.add(name, &record);
+    };
+    require_current(&netlink, name, &stored.record)?;
+    match &stored.record.before {
+        None if stored.record.created == Some(created) => Ok(()),
+        None => {
+            let mut record = stored.record.clone();
+            record.created = Some(created);
+            dir.replace(name, &stored, &record)
+        }
+        Some(before) if !device::Identity::from(before).is(&link) => Err(stranger(name)),
+        Some(before) => match queues.first() {
+            Some(queue) if before.tap.is_some() => guard::keep(&dir, name, sys::duplicate(*queue).context(failed)?.into()),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn require_current(netlink: &Netlink, name: &IfName, record: &Record) -> Result<()> {
+    require_this_netns(netlink, name, record)?;
+    if record.is_of_this_boot()? {
+        return Ok(());
+    }
+    Err(Error::operation(Errno::ESTALE, format!("The state record of {name} is of an earlier boot")))
+}
+
+/// Wins the guard back after a restart of the manager, from the process that has the tap now (0: whichever has). A device
+/// that has no guard, since it was absent before or is a macvtap, is fine as it is.
+pub fn reclaim(name: &IfName, state_dir: &Path, pid: i32) -> Result<()> {
+    let mut netlink = open_netlink(name)?;
+    let missing = || Error::operation(Errno::ENOENT, format!("There is no state record of {name} in {}", state_dir.display()));
+    let dir = StateDir::open(state_dir)?.ok_or_else(missing)?;
+    let stored = dir.load(name)?.ok_or_else(missing)?;
+    require_current(&netlink, name, &stored.record)?;
+    let Some(before) = stored.record.before.as_ref().filter(|before| before.tap.is_some()) else { return Ok(()) };
+    if guard::get(&dir, name)?.is_some_and(|guard| tun::get_iff(guard.as_fd()).is_ok()) {
+        return Ok(());
+    }
+    match locate(&mut netlink, name, before.into(), None)? {
+        Located::Here(link) => guard::keep(&dir, name, reclaim::reclaim(&mut netlink, name, &link, pid)?.into()),
+        Located::Gone => Err(Error::system(Errno::ENODEV, format!("Unable to reclaim tap device {name}"))),
+        Located::Stranger => Err(stranger(name)),
+    }
+}
+
+/// What [`restore`] would find changed at this moment. Changes nothing. Properties that only a queue tells are left out
+/// while a hypervisor has a tap without a guard of ours.
+pub fn check(name: &IfName, state_dir: &Path) -> Result<Fields> {
+    let mut netlink = open_netlink(name)?;
+    let Some(dir) = StateDir::open(state_dir)? else { return Ok(Fields::empty()) };
+    let Some(stored) = dir.load(name)? else { return Ok(Fields::empty()) };
+    require_current(&netlink, name, &stored.record)?;
+    let guard = guard::get(&dir, name)?;
+    check_device(&mut netlink, name, &stored.record, guard.as_ref().map(AsFd::as_fd))
+}
+
+fn check_device(netlink: &mut Netlink, name: &IfName, record: &Record, guard: Option<BorrowedFd<'_>>) -> Result<Fields> {
+    let failed = || format!("Unable to check the state of {name}");
+    let (identity, persist) = match (&record.before, &record.created) {
+        (Some(before), _) => (before.into(), false),
+        (None, Some(created)) => (created.into(), created.persist),
+        (None, None) => return Ok(Fields::empty()),
+    };
+    let link: Box<Link> = match locate(netlink, name, identity, guard)? {
+        Located::Here(link) => link,
+        Located::Stranger => return Err(stranger(name)),
+        Located::Gone if record.before.is_some() => return Ok(Fields::VANISHED),
+        Located::Gone => return Ok(Fields::empty()),
+    };
+    let Some(before) = &record.before else {
+        let changed = link.tap().is_some_and(|tun| tun.persist != persist);
+        return Ok(if changed { Fields::PERSIST } else { Fields::empty() });
+    };
+    let mut now = Snapshot::read(netlink, &link, guard).context(failed)?;
+    let flags = now.tun_flags() | TunFlags::NO_CARRIER;
+    if let (Some(tap), None, 0) = (&mut now.tap, guard, link.queues())
+        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, &link, flags, failed)
+    {
+        tap.queue = QueueState::read(queue.as_fd()).ok();
+    }
+    let mut changed = fields::fields(&before.changes(&now));
+    changed.set(Fields::CARRIER, guard.is_some() && !link.carrier);
+    Ok(changed)
+}
+
+/// Puts everything back; call it when the hypervisor is dead or has closed the tap. No record: nothing to do.
+///
+/// A device that was absent before goes. One that was there gets back what was changed, which is returned and logged; one
+/// that has vanished is made anew. While a process still holds it: EBUSY, and the record stays.
+pub fn restore(name: &IfName, tunpath: Option<&CStr>, state_dir: &Path, flags: RestoreFlags) -> Result<Fields> {
+    if flags.contains(RestoreFlags::LEAVE) {
+        return discard(name, state_dir).map(|()| Fields::empty());
+    }
+    let Some(dir) = StateDir::open(state_dir)? else { return Ok(Fields::empty()) };
+    let Some(stored) = dir.load(name)? else { return Ok(Fields::empty()) };
+    let mut netlink = open_netlink(name)?;
+    require_current(&netlink, name, &stored.record)?;
+    Restore { name, tunpath: tunpath.unwrap_or(DEFAULT_TUNPATH), flags, netlink: &mut netlink }.run(&dir, &stored)
+}
+
+/// Lets the guard go and forgets the record, whatever it is like.
+pub fn discard(name: &IfName, state_dir: &Path) -> Result<()> {
+    let Some(dir) = StateDir::open(state_dir)? else { return Ok(()) };
+    drop(guard::take(&dir, name)?);
+    dir.discard(name)
+}
+
+/// The taps that have a record in the directory, sorted by name.
+pub fn list(state_dir: &Path) -> Result<Vec<IfName>> {
+    StateDir::open(state_dir)?.map_or_else(|| Ok(Vec::new()), |dir| dir.names())
+}

@@ -1,0 +1,54 @@
+//! Winning a guard back from the process that has the tap.
+
+use crate::error::{Context, Error, Result};
+use crate::kernel::IfName;
+use crate::kernel::link::Link;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tun::TunFlags;
+use crate::kernel::{pidfd, procfs, tun};
+use crate::tap::wait::Attempt;
+use crate::tap::{DEFAULT_TUNPATH, open};
+use nix::errno::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A guard for the device behind `link`, which process `pid` (0: whoever it is) holds. On a multi-queue tap a queue of our
+/// own that is detached at once; the hypervisor does not share it. Else a duplicate of the hypervisor's file.
+pub(super) fn reclaim(netlink: &mut Netlink, name: &IfName, link: &Link, pid: i32) -> Result<OwnedFd> {
+    let failed = || format!("Unable to reclaim tap device {name}");
+    if link.tap().is_some_and(|tun| tun.multi_queue) {
+        return detached_queue(netlink, name, link);
+    }
+    let now = link.name.unwrap_or(*name);
+    let holders = procfs::holders(&now).context(failed)?;
+    let holder = holders.iter().find(|holder| pid == 0 || holder.pid == pid);
+    let Some(holder) = holder else {
+        let who = if pid == 0 { "no process".to_owned() } else { format!("process {pid} does not hold it, nor can be seen: it") };
+        return Err(Error::system(Errno::ESRCH, format!("{}, {who} has no file of it", failed())));
+    };
+    let file = pidfd::get_file(holder.pid, holder.fd)
+        .context(|| format!("{}, a file of {} (pid {})", failed(), holder.comm, holder.pid))?;
+    // the number may be another file's by now
+    match tun::get_iff(file.as_fd()) {
+        Ok((attached, _)) if attached == now => Ok(file),
+        _ => Err(Error::system(Errno::EAGAIN, format!("{}, {} (pid {}) has just closed it", failed(), holder.comm, holder.pid))),
+    }
+}
+
+fn detached_queue(netlink: &mut Netlink, name: &IfName, link: &Link) -> Result<OwnedFd> {
+    let failed = || format!("Unable to reclaim tap device {name}");
+    if link.queues() == 0 {
+        return Err(Error::system(Errno::ESRCH, format!("{}, no process holds it", failed())));
+    }
+    match open::attach(netlink, DEFAULT_TUNPATH, link, open::present_flags(link) | TunFlags::NO_CARRIER, failed)? {
+        Attempt::Done(queue) => {
+            tun::detach_queue(queue.as_fd()).context(failed)?;
+            Ok(queue)
+        }
+        _ => Err(Error::system(Errno::EAGAIN, format!("{}, it is changing", failed()))),
+    }
+}
+
+/// A guard for a tap that turned out to be held, if one can be had.
+pub(super) fn win_back(netlink: &mut Netlink, link: &Link) -> Option<OwnedFd> {
+    reclaim(netlink, &link.name?, link, 0).ok()
+}

@@ -1,0 +1,232 @@
+//! What a tap or macvtap is like at one moment: everything that can be read and put back.
+
+use super::fields::{Change, Fields};
+use crate::kernel::link::{self, By, Link, Tun};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::tun::TunFlags;
+use crate::kernel::tunprops::Offloads;
+use crate::kernel::{IfName, features, sysfs, tunprops};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
+
+/// Attributes that a later version of the library wrote are kept in `later` wherever a record is rewritten.
+type Later = serde_json::Map<String, serde_json::Value>;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    pub ifindex: i32,
+    /// Inode of the device's directory in sysfs, if sysfs showed this namespace.
+    pub inode: Option<u64>,
+    pub name: String,
+    pub altnames: Vec<String>,
+    pub mac: Vec<u8>,
+    pub mtu: u32,
+    pub txqlen: u32,
+    pub up: bool,
+    pub link_type: u16,
+    pub link_group: u32,
+    pub alias: Option<String>,
+    pub master: Option<Master>,
+    /// None for a macvtap.
+    pub tap: Option<TapState>,
+    /// None for a tap.
+    pub macvtap: Option<Macvtap>,
+    #[serde(flatten)]
+    pub later: Later,
+}
+
+/// Bridge or other device that the tap is a port of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Master {
+    pub ifindex: i32,
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TapState {
+    pub persist: bool,
+    pub owner: Option<u32>,
+    pub group: Option<u32>,
+    /// [`TunFlags`]: MULTI_QUEUE, VNET_HDR, NO_PI.
+    pub flags: u16,
+    /// The NAPI ones of [`TunFlags`], if sysfs could be read.
+    pub napi: Option<u16>,
+    /// None where nobody could read it: it takes an attached queue.
+    pub queue: Option<QueueState>,
+    pub offloads: Option<u32>,
+    #[serde(flatten)]
+    pub later: Later,
+}
+
+/// What only an attached queue tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct QueueState {
+    pub vnet_hdr_size: i32,
+    pub vnet_le: i32,
+    /// None where the kernel has no CONFIG_TUN_VNET_CROSS_LE.
+    pub vnet_be: Option<i32>,
+    pub filter_len: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Macvtap {
+    pub lower_ifindex: Option<i32>,
+    /// In passthru mode the device below has the same MAC, and loses it with the macvtap.
+    pub passthru: bool,
+    pub lower_mac: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Reads the device behind `link`. What takes an attached queue is read from `queue`, if there is one.
+    pub(crate) fn read(netlink: &mut Netlink, link: &Link, queue: Option<BorrowedFd<'_>>) -> Result<Self, Errno> {
+        let name = link.name.ok_or(Errno::EILSEQ)?;
+        let sysfs = sysfs::tap(link);
+        let master = match link.master {
+            Some(ifindex) => {
+                let master = link::get(netlink, By::Index(ifindex))?;
+                Some(Master { ifindex, name: master.and_then(|master| master.name).map(|name| name.to_string()) })
+            }
+            None => None,
+        };
+        let macvtap = match link.lower {
+            Some(lower) if link.kind.as_deref() == Some("macvtap") => {
+                let device = if link.passthru { link::get(netlink, By::Index(lower))? } else { None };
+                let lower_mac = device.map(|device| device.mac).unwrap_or_default();
+                Some(Macvtap { lower_ifindex: Some(lower), passthru: link.passthru, lower_mac })
+            }
+            _ => None,
+        };
+        let tap = match link.tap() {
+            Some(tun) => Some(TapState {
+                persist: tun.persist,
+                owner: tun.owner,
+                group: tun.group,
+                flags: flags(tun).bits(),
+                napi: sysfs.map(|sysfs| (sysfs.flags & TunFlags::KEPT).bits()),
+                queue: queue.map(QueueState::read).transpose()?,
+                offloads: features::offloads(netlink, &name).ok().map(|offloads| offloads.bits()),
+                later: Later::default(),
+            }),
+            None => None,
+        };
+        Ok(Self {
+            ifindex: link.ifindex,
+            inode: sysfs.map(|sysfs| sysfs.inode).or_else(|| sysfs::inode(link)),
+            name: name.to_string(),
+            altnames: link.altnames.clone(),
+            mac: link.mac.clone(),
+            mtu: link.mtu,
+            txqlen: link.txqlen,
+            up: link.is_up(),
+            link_type: link.link_type,
+            link_group: link.group,
+            alias: link.alias.clone(),
+            master,
+            tap,
+            macvtap,
+            later: Later::default(),
+        })
+    }
+
+    pub(crate) fn if_name(&self) -> Option<IfName> {
+        IfName::new(self.name.as_bytes()).ok()
+    }
+
+    /// The flags to open the device with, for it to have them.
+    pub(crate) fn tun_flags(&self) -> TunFlags {
+        let bits = self.tap.as_ref().map_or(0, |tap| tap.flags | tap.napi.unwrap_or_default());
+        TunFlags::TAP | TunFlags::from_bits_retain(bits)
+    }
+
+    /// What is different `now`. What could not be read on either side counts as the same.
+    pub(crate) fn changes(&self, now: &Self) -> Vec<Change> {
+        let mut all = vec![
+            Change::of(Fields::LINK_TYPE, "link type", &self.link_type, &now.link_type, ToString::to_string),
+            Change::of(Fields::MAC, "MAC", &self.mac, &now.mac, |mac| show_mac(mac)),
+            Change::of(Fields::MTU, "MTU", &self.mtu, &now.mtu, ToString::to_string),
+            Change::of(Fields::TXQLEN, "txqueuelen", &self.txqlen, &now.txqlen, ToString::to_string),
+            Change::of(Fields::UP, "link", &self.up, &now.up, |up| if *up { "up" } else { "down" }.into()),
+            Change::of(Fields::MASTER, "master", &self.master, &now.master, show_master),
+            Change::of(Fields::ALIAS, "alias", &self.alias, &now.alias, show),
+            Change::of(Fields::NAME, "name", &self.name, &now.name, Clone::clone),
+            Change::of(Fields::LINK_GROUP, "link group", &self.link_group, &now.link_group, ToString::to_string),
+            Change::of(Fields::ALTNAMES, "altnames", &self.altnames, &now.altnames, |names| names.join(" ")),
+        ];
+        if let (Some(was), Some(now)) = (&self.macvtap, &now.macvtap) {
+            all.push(Change::of(Fields::MAC, "MAC of the device below", &was.lower_mac, &now.lower_mac, |mac| show_mac(mac)));
+        }
+        if let (Some(was), Some(now)) = (&self.tap, &now.tap) {
+            all.extend(was.changes(now));
+        }
+        all.into_iter().flatten().collect()
+    }
+}
+
+impl TapState {
+    fn changes(&self, now: &Self) -> Vec<Option<Change>> {
+        let show_flags = |flags: &u16| format!("0x{flags:04x}");
+        let mut all = vec![
+            Change::of(Fields::PERSIST, "persist flag", &self.persist, &now.persist, ToString::to_string),
+            Change::of(Fields::OWNER, "owner", &self.owner, &now.owner, show),
+            Change::of(Fields::GROUP, "group", &self.group, &now.group, show),
+            Change::of(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags),
+        ];
+        if let (Some(was), Some(now)) = (&self.napi, &now.napi) {
+            all.push(Change::of(Fields::FLAGS, "NAPI flags", was, now, show_flags));
+        }
+        if let (Some(was), Some(now)) = (&self.offloads, &now.offloads) {
+            all.push(Change::of(Fields::OFFLOADS, "offloads", was, now, |bits| show_offloads(*bits)));
+        }
+        if let (Some(was), Some(now)) = (&self.queue, &now.queue) {
+            let (size, endian) = (Fields::VNET_HDR_SIZE, Fields::VNET_ENDIAN);
+            all.push(Change::of(size, "vnet_hdr size", &was.vnet_hdr_size, &now.vnet_hdr_size, ToString::to_string));
+            all.push(Change::of(endian, "vnet little-endian", &was.vnet_le, &now.vnet_le, ToString::to_string));
+            all.push(Change::of(endian, "vnet big-endian", &was.vnet_be, &now.vnet_be, show));
+            let show = |len: &u16| format!("of {len} instructions");
+            all.push(Change::of(Fields::FILTERS, "socket filter", &was.filter_len, &now.filter_len, show));
+        }
+        all
+    }
+}
+
+impl QueueState {
+    pub(crate) fn read(queue: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Ok(Self {
+            vnet_hdr_size: tunprops::vnet_hdr_size(queue)?,
+            vnet_le: tunprops::vnet_le(queue)?,
+            vnet_be: tunprops::vnet_be(queue).ok(),
+            filter_len: tunprops::filter_len(queue)?,
+        })
+    }
+}
+
+fn flags(tun: &Tun) -> TunFlags {
+    let mut flags = TunFlags::empty();
+    flags.set(TunFlags::MULTI_QUEUE, tun.multi_queue);
+    flags.set(TunFlags::VNET_HDR, tun.vnet_hdr);
+    flags.set(TunFlags::NO_PI, !tun.pi);
+    flags
+}
+
+#[allow(clippy::ref_option)] // for Change::of()
+fn show<T: Debug>(value: &Option<T>) -> String {
+    value.as_ref().map_or_else(|| "none".into(), |value| format!("{value:?}"))
+}
+
+pub(crate) fn show_mac(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+#[allow(clippy::ref_option)] // for Change::of()
+fn show_master(master: &Option<Master>) -> String {
+    master
+        .as_ref()
+        .map_or_else(|| "none".into(), |master| master.name.clone().unwrap_or_else(|| format!("index {}", master.ifindex)))
+}
+
+fn show_offloads(bits: u32) -> String {
+    let names: Vec<String> = Offloads::from_bits_truncate(bits).iter_names().map(|(name, _)| name.to_lowercase()).collect();
+    if names.is_empty() { "none".into() } else { names.join("+") }
+}
