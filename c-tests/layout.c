@@ -69,16 +69,14 @@ FIELD(virNetDevCoalesce, tx_max_coalesced_frames_high, 80, uint32_t);
 FIELD(virNetDevCoalesce, rate_sample_interval, 84, uint32_t);
 
 SIZE(virDomainInterfaceStatsStruct, 64, 8);
-/* long long in libvirt's header, int64_t here: the same eight bytes */
-static_assert(sizeof(((virDomainInterfaceStatsPtr)0)->rx_bytes) == sizeof(long long), "rx_bytes");
-FIELD(virDomainInterfaceStatsStruct, rx_bytes, 0, int64_t);
-FIELD(virDomainInterfaceStatsStruct, rx_packets, 8, int64_t);
-FIELD(virDomainInterfaceStatsStruct, rx_errs, 16, int64_t);
-FIELD(virDomainInterfaceStatsStruct, rx_drop, 24, int64_t);
-FIELD(virDomainInterfaceStatsStruct, tx_bytes, 32, int64_t);
-FIELD(virDomainInterfaceStatsStruct, tx_packets, 40, int64_t);
-FIELD(virDomainInterfaceStatsStruct, tx_errs, 48, int64_t);
-FIELD(virDomainInterfaceStatsStruct, tx_drop, 56, int64_t);
+FIELD(virDomainInterfaceStatsStruct, rx_bytes, 0, long long);
+FIELD(virDomainInterfaceStatsStruct, rx_packets, 8, long long);
+FIELD(virDomainInterfaceStatsStruct, rx_errs, 16, long long);
+FIELD(virDomainInterfaceStatsStruct, rx_drop, 24, long long);
+FIELD(virDomainInterfaceStatsStruct, tx_bytes, 32, long long);
+FIELD(virDomainInterfaceStatsStruct, tx_packets, 40, long long);
+FIELD(virDomainInterfaceStatsStruct, tx_errs, 48, long long);
+FIELD(virDomainInterfaceStatsStruct, tx_drop, 56, long long);
 
 SIZE(virTristateBool, 4, 4);
 VALUE(VIR_TRISTATE_BOOL_ABSENT, 0);
@@ -86,6 +84,7 @@ VALUE(VIR_TRISTATE_BOOL_YES, 1);
 VALUE(VIR_TRISTATE_BOOL_NO, 2);
 
 SIZE(virNetDevTapCreateFlags, 4, 4);
+VALUE(VIR_NETDEV_TAP_CREATE_NONE, 0);
 VALUE(VIR_NETDEV_TAP_CREATE_IFUP, 1 << 0);
 VALUE(VIR_NETDEV_TAP_CREATE_VNET_HDR, 1 << 1);
 VALUE(VIR_NETDEV_TAP_CREATE_USE_MAC_FOR_BRIDGE, 1 << 2);
