@@ -40,8 +40,7 @@ fn run_cbindgen(config: Config) -> String {
 fn generate() -> String {
     let config = Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml is right");
 
-    let functions = std::fs::read_to_string(root().join("virnetdevtap.syms"))
-        .expect("the list of exports is there");
+    let functions = std::fs::read_to_string(root().join("virnetdevtap.syms")).expect("the list of exports is there");
     let mut types = config.clone();
     types.export.exclude = functions.lines().map(String::from).collect();
     types.header = None;
@@ -55,7 +54,7 @@ fn generate() -> String {
     let macros = rest.after_includes.take().unwrap_or_default();
     rest.after_includes = Some(format!(
         "{macros}\n\
-         /* Define this to use the header beside libvirt's own, which have these types. */\n\
+         /* Define VIR_NETDEV_TAP_LIBVIRT_TYPES to use this beside libvirt's own headers, which have these types. */\n\
          #ifndef VIR_NETDEV_TAP_LIBVIRT_TYPES\n\n{}\n\n#endif /* VIR_NETDEV_TAP_LIBVIRT_TYPES */\n",
         types.trim()
     ));
@@ -116,22 +115,13 @@ fn compile(compiler: &str, arguments: &[&str], source: &str) -> Option<Output> {
             return None;
         }
     };
-    child
-        .stdin
-        .take()
-        .expect("stdin is a pipe")
-        .write_all(source.as_bytes())
-        .expect("the compiler reads");
+    child.stdin.take().expect("stdin is a pipe").write_all(source.as_bytes()).expect("the compiler reads");
     Some(child.wait_with_output().expect("the compiler ends"))
 }
 
 fn assert_compiles(compiler: &str, arguments: &[&str], source: &str) {
     if let Some(output) = compile(compiler, arguments, source) {
-        assert!(
-            output.status.success(),
-            "{compiler} {arguments:?}:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{compiler} {arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -172,11 +162,7 @@ fn header_stands_alone_in_c() {
 
 #[test]
 fn header_stands_alone_in_cpp() {
-    assert_compiles(
-        "g++",
-        &["-x", "c++", "-std=c++17"],
-        "#include <virnetdevtap.h>\n#include <virnetdevtap.h>\n",
-    );
+    assert_compiles("g++", &["-x", "c++", "-std=c++17"], "#include <virnetdevtap.h>\n#include <virnetdevtap.h>\n");
 }
 
 #[test]
@@ -196,10 +182,7 @@ fn header_leaves_libvirts_types_to_libvirt() {
         &["-x", "c", "-std=gnu17"],
         &format!("{libvirt}#define VIR_NETDEV_TAP_LIBVIRT_TYPES\n#include <virnetdevtap.h>\n"),
     );
-    assert_refused(
-        &format!("{libvirt}#include <virnetdevtap.h>\n"),
-        "virMacAddr",
-    );
+    assert_refused(&format!("{libvirt}#include <virnetdevtap.h>\n"), "virMacAddr");
 }
 
 #[test]
@@ -208,25 +191,28 @@ fn header_warns_of_misuse() {
         "#include <virnetdevtap.h>\nvoid f(int *fd) { char *name = 0; virNetDevTapCreate(&name, 0, fd, 1, 0); }\n",
         "unused-result",
     );
-    assert_refused(
-        "#include <virnetdevtap.h>\nint f(int *fd) { return virNetDevTapCreate(0, 0, fd, 1, 0); }\n",
-        "nonnull",
-    );
+    assert_refused("#include <virnetdevtap.h>\nint f(int *fd) { return virNetDevTapCreate(0, 0, fd, 1, 0); }\n", "nonnull");
 }
 
 #[test]
 fn header_speaks_to_c_callers() {
-    for word in [
-        "# Safety", "unsafe", "Rust ", "Option<", "Result<", "::", "[`", "`]", "&str",
-    ] {
+    for word in ["# Safety", "unsafe", "Rust ", "Option<", "Result<", "::", "[`", "`]", "&str"] {
         assert!(!MADE.contains(word), "the header has {word:?}");
     }
     for (number, line) in MADE.lines().enumerate() {
-        assert!(
-            line.chars().count() <= 120,
-            "line {} is {} long",
-            number + 1,
-            line.len()
-        );
+        assert!(line.chars().count() <= 120, "line {} is {} long", number + 1, line.len());
     }
+}
+
+#[test]
+fn header_declares_what_is_exported() {
+    let mut declared: Vec<&str> = MADE
+        .lines()
+        .filter(|line| !line.starts_with([' ', '/', '#']) && !line.starts_with("typedef"))
+        .filter_map(|line| line.split_once('('))
+        .filter_map(|(head, _)| head.rsplit([' ', '*']).next())
+        .collect();
+    declared.sort_unstable();
+    let listed = std::fs::read_to_string(root().join("virnetdevtap.syms")).expect("the list of exports is there");
+    assert_eq!(declared, listed.lines().collect::<Vec<_>>());
 }

@@ -16,6 +16,8 @@ thread_local! {
 /// if there was none. A success does not reset it.
 ///
 /// The string is the library's, and valid until this function is called again in this thread.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub extern "C" fn virNetDevTapGetLastErrorMessage() -> *const c_char {
     let text = host::last_error().map_or_else(|| "no error".to_owned(), |error| error.to_string());

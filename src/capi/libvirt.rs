@@ -24,8 +24,10 @@ use std::ptr;
 /// An existing device (VIR_NETDEV_TAP_CREATE_ALLOW_EXISTING) stays multi-queue or not, whatever @tapfdSize 1 would
 /// have made of it; one that another process holds is waited for, up to one second.
 ///
-/// Returns 0, or -1: then all slots of @tapfd are -1 (if @tapfdSize is at most 256), *@ifname is as it was, and no device is
-/// left behind or changed.
+/// Returns 0, or -1: then all slots of @tapfd are -1 (if @tapfdSize is at most 256), *@ifname is as it was, and no
+/// device is left behind or changed.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapCreate(
     ifname: *mut *mut c_char,
@@ -76,6 +78,8 @@ fn create_flags(flags: c_uint) -> Result<CreateFlags> {
 /// left as it is (EBUSY); the error names the holders. The owner of a tap needs no CAP_NET_ADMIN.
 ///
 /// Returns 0, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapDelete(ifname: *const c_char, tunpath: *const c_char) -> c_int {
     fence("virNetDevTapDelete", -1, || {
@@ -94,6 +98,8 @@ pub unsafe extern "C" fn virNetDevTapDelete(ifname: *const c_char, tunpath: *con
 /// @ifname: receives the name, the caller's to free(). What it held before is not looked at.
 ///
 /// Returns 0, or -1 with *@ifname as it was.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapGetName(tapfd: c_int, ifname: *mut *mut c_char) -> c_int {
     fence("virNetDevTapGetName", -1, || {
@@ -111,8 +117,11 @@ pub unsafe extern "C" fn virNetDevTapGetName(tapfd: c_int, ifname: *mut *mut c_c
 /// The name that the driver gives to the device on FreeBSD. On Linux there is none: returns NULL, which is no error.
 ///
 /// @ifname: the name
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
-pub extern "C" fn virNetDevTapGetRealDeviceName(_ifname: *mut c_char) -> *mut c_char {
+pub extern "C" fn virNetDevTapGetRealDeviceName(ifname: *mut c_char) -> *mut c_char {
+    let _ = ifname; // named for the header
     ptr::null_mut()
 }
 
@@ -123,6 +132,8 @@ pub extern "C" fn virNetDevTapGetRealDeviceName(_ifname: *mut c_char) -> *mut c_
 /// @swapped: exchange rx and tx: what the host's tap receives is what the guest sent
 ///
 /// Returns 0, or -1 with *@stats as it was.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapInterfaceStats(
     ifname: *const c_char,

@@ -7,12 +7,16 @@
 #![allow(clippy::missing_safety_doc)] // "what C promises" is in each function's text
 
 mod args;
-mod errors;
 mod fence;
+
+// in the order of the header
+pub mod types;
+
 mod libvirt;
 mod persist;
 mod state;
-pub mod types;
+
+mod errors;
 
 pub use errors::*;
 pub use libvirt::*;

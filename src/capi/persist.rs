@@ -12,6 +12,8 @@ use libc::{c_char, c_int, pid_t};
 /// @persist: receives the answer
 ///
 /// Returns 0, or -1: ENODEV if there is no such device, EINVAL if it is not a tap.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapGetPersist(ifname: *const c_char, persist: *mut bool) -> c_int {
     fence("virNetDevTapGetPersist", -1, || {
@@ -35,6 +37,8 @@ pub unsafe extern "C" fn virNetDevTapGetPersist(ifname: *const c_char, persist: 
 /// that nobody holds is gone at once when it stops being persistent.
 ///
 /// Returns 0, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapSetPersist(ifname: *const c_char, tunpath: *const c_char, persist: bool) -> c_int {
     fence("virNetDevTapSetPersist", -1, || {
@@ -55,6 +59,8 @@ pub unsafe extern "C" fn virNetDevTapSetPersist(ifname: *const c_char, tunpath: 
 /// A file descriptor that is in flight in a socket, or held only by the kernel, belongs to no process and is not found.
 ///
 /// Returns the number of processes, or -1 with *@pids as it was.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapGetHolders(ifname: *const c_char, pids: *mut *mut pid_t) -> c_int {
     fence("virNetDevTapGetHolders", -1, || {

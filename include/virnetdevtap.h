@@ -1,0 +1,314 @@
+/*
+ * virnetdevtap.h: tap devices with the interface of libvirt's virNetDevTap functions
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Made by cbindgen from the sources. To update it: VIRNETDEVTAP_BLESS=1 cargo test --test header
+ *
+ * A function that returns int returns -1 on failure, and then errno and the last error of the
+ * thread are set (virNetDevTapGetLastErrorMessage). What a function hands out is from malloc(),
+ * for the caller to free(). All functions may be called from any thread.
+ */
+
+#ifndef VIRNETDEVTAP_H
+#define VIRNETDEVTAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+# define VIR_NETDEV_TAP_NONNULL(n) __attribute__((nonnull(n)))
+# define VIR_NETDEV_TAP_RETURN_CHECK __attribute__((warn_unused_result))
+#else
+# define VIR_NETDEV_TAP_NONNULL(n)
+# define VIR_NETDEV_TAP_RETURN_CHECK
+#endif
+
+/* Define VIR_NETDEV_TAP_LIBVIRT_TYPES to use this beside libvirt's own headers, which have these types. */
+#ifndef VIR_NETDEV_TAP_LIBVIRT_TYPES
+
+/**
+ * What virNetDevTapCreate() and virNetDevTapCreateInBridgePort() shall do.
+ */
+typedef enum {
+    VIR_NETDEV_TAP_CREATE_NONE = 0,
+    /** Bring the interface up (only in a bridge port; else ignored) */
+    VIR_NETDEV_TAP_CREATE_IFUP = (1 << 0),
+    /** Enable IFF_VNET_HDR: a virtio_net_hdr before each frame */
+    VIR_NETDEV_TAP_CREATE_VNET_HDR = (1 << 1),
+    /** Use the MAC address as given, not the one derived from it (only in a bridge port; else ignored) */
+    VIR_NETDEV_TAP_CREATE_USE_MAC_FOR_BRIDGE = (1 << 2),
+    /** The device outlives the process: IFF_PERSIST */
+    VIR_NETDEV_TAP_CREATE_PERSIST = (1 << 3),
+    /** The device may exist already: then it is opened */
+    VIR_NETDEV_TAP_CREATE_ALLOW_EXISTING = (1 << 4),
+} virNetDevTapCreateFlags;
+
+/**
+ * libvirt's three-valued bool.
+ */
+typedef enum {
+    VIR_TRISTATE_BOOL_ABSENT = 0,
+    VIR_TRISTATE_BOOL_YES = 1,
+    VIR_TRISTATE_BOOL_NO = 2,
+} virTristateBool;
+
+/**
+ * Counters of an interface, as in libvirt's public API. -1: not known.
+ */
+typedef struct {
+    long long rx_bytes;
+    long long rx_packets;
+    long long rx_errs;
+    long long rx_drop;
+    long long tx_bytes;
+    long long tx_packets;
+    long long tx_errs;
+    long long tx_drop;
+} virDomainInterfaceStatsStruct;
+
+typedef virDomainInterfaceStatsStruct *virDomainInterfaceStatsPtr;
+
+/**
+ * A MAC address.
+ */
+typedef struct {
+    unsigned char addr[6];
+} virMacAddr;
+
+/**
+ * Interrupt coalescing: struct ethtool_coalesce of the kernel without its first member.
+ */
+typedef struct {
+    uint32_t rx_coalesce_usecs;
+    uint32_t rx_max_coalesced_frames;
+    uint32_t rx_coalesce_usecs_irq;
+    uint32_t rx_max_coalesced_frames_irq;
+    uint32_t tx_coalesce_usecs;
+    uint32_t tx_max_coalesced_frames;
+    uint32_t tx_coalesce_usecs_irq;
+    uint32_t tx_max_coalesced_frames_irq;
+    uint32_t stats_block_coalesce_usecs;
+    uint32_t use_adaptive_rx_coalesce;
+    uint32_t use_adaptive_tx_coalesce;
+    uint32_t pkt_rate_low;
+    uint32_t rx_coalesce_usecs_low;
+    uint32_t rx_max_coalesced_frames_low;
+    uint32_t tx_coalesce_usecs_low;
+    uint32_t tx_max_coalesced_frames_low;
+    uint32_t pkt_rate_high;
+    uint32_t rx_coalesce_usecs_high;
+    uint32_t rx_max_coalesced_frames_high;
+    uint32_t tx_coalesce_usecs_high;
+    uint32_t tx_max_coalesced_frames_high;
+    uint32_t rate_sample_interval;
+} virNetDevCoalesce;
+
+/**
+ * The <virtualport> of a libvirt interface. virtPortType: 0 none, 1 802.1Qbg, 2 802.1Qbh, 3 Open vSwitch, 4 midonet.
+ */
+typedef struct {
+    int virtPortType;
+    uint8_t managerID;
+    bool managerID_specified;
+    uint32_t typeID;
+    bool typeID_specified;
+    uint8_t typeIDVersion;
+    bool typeIDVersion_specified;
+    unsigned char instanceID[16];
+    bool instanceID_specified;
+    /** NUL-terminated */
+    char profileID[40];
+    unsigned char interfaceID[16];
+    bool interfaceID_specified;
+} virNetDevVPortProfile;
+
+/**
+ * The <vlan> of a libvirt interface. nativeMode: 0 default, 1 tagged, 2 untagged.
+ */
+typedef struct {
+    bool trunk;
+    /** Number of elements of tag */
+    int nTags;
+    unsigned int *tag;
+    int nativeMode;
+    unsigned int nativeTag;
+} virNetDevVlan;
+
+#endif /* VIR_NETDEV_TAP_LIBVIRT_TYPES */
+
+/**
+ * How important a log line is; libvirt's virLogPriority.
+ */
+typedef enum {
+    VIR_NETDEV_TAP_LOG_DEBUG = 1,
+    VIR_NETDEV_TAP_LOG_INFO = 2,
+    VIR_NETDEV_TAP_LOG_WARN = 3,
+    VIR_NETDEV_TAP_LOG_ERROR = 4,
+} virNetDevTapLogPriority;
+
+/**
+ * Takes a log line. May be called from any thread; must not jump out with longjmp() or an exception.
+ */
+typedef void (*virNetDevTapLogFunc)(virNetDevTapLogPriority priority,
+                                    const char *message,
+                                    void *opaque);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Creates a tap device, or opens an existing one.
+ *
+ * @ifname: in: the name, a template with one "%d", or NULL for "vnet%d"; out: the name of the device. A name that
+ *   changes is free()d and replaced by one from malloc(), so give one from malloc(), or NULL.
+ * @tunpath: the clone device, NULL for /dev/net/tun
+ * @tapfd: array that receives one file descriptor per queue, close-on-exec, the caller's to close
+ * @tapfdSize: number of queues, 1 to 256; more than one make the device multi-queue
+ * @flags: OR of virNetDevTapCreateFlags; unknown bits are refused
+ *
+ * With VIR_NETDEV_TAP_CREATE_PERSIST, @tapfd may be NULL or @tapfdSize 0: the device is made and nothing stays open.
+ * An existing device (VIR_NETDEV_TAP_CREATE_ALLOW_EXISTING) stays multi-queue or not, whatever @tapfdSize 1 would
+ * have made of it; one that another process holds is waited for, up to one second.
+ *
+ * Returns 0, or -1: then all slots of @tapfd are -1 (if @tapfdSize is at most 256), *@ifname is as it was, and no
+ * device is left behind or changed.
+ */
+int virNetDevTapCreate(char **ifname,
+                       const char *tunpath,
+                       int *tapfd,
+                       size_t tapfdSize,
+                       unsigned int flags)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Deletes a tap device: single- or multi-queue, persistent or not. Success if there is none.
+ *
+ * @ifname: the name
+ * @tunpath: the clone device, NULL for /dev/net/tun
+ *
+ * A device of another kind is refused (EINVAL). One that a process holds is waited for, up to one second, and then
+ * left as it is (EBUSY); the error names the holders. The owner of a tap needs no CAP_NET_ADMIN.
+ *
+ * Returns 0, or -1.
+ */
+int virNetDevTapDelete(const char *ifname,
+                       const char *tunpath)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Tells the name of the tap (or macvtap) that a file descriptor is attached to.
+ *
+ * @tapfd: the file descriptor
+ * @ifname: receives the name, the caller's to free(). What it held before is not looked at.
+ *
+ * Returns 0, or -1 with *@ifname as it was.
+ */
+int virNetDevTapGetName(int tapfd,
+                        char **ifname)
+    VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * The name that the driver gives to the device on FreeBSD. On Linux there is none: returns NULL, which is no error.
+ *
+ * @ifname: the name
+ */
+char *virNetDevTapGetRealDeviceName(char *ifname)
+    VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Reads the counters of the interface with exactly this name; their meaning is that of /proc/net/dev.
+ *
+ * @ifname: the name; need not be a tap
+ * @stats: receives the counters
+ * @swapped: exchange rx and tx: what the host's tap receives is what the guest sent
+ *
+ * Returns 0, or -1 with *@stats as it was.
+ */
+int virNetDevTapInterfaceStats(const char *ifname,
+                               virDomainInterfaceStatsPtr stats,
+                               bool swapped)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Is the tap persistent? Needs no permission.
+ *
+ * @ifname: the name
+ * @persist: receives the answer
+ *
+ * Returns 0, or -1: ENODEV if there is no such device, EINVAL if it is not a tap.
+ */
+int virNetDevTapGetPersist(const char *ifname,
+                           bool *persist)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Makes a tap persistent or not, and changes nothing else.
+ *
+ * @ifname: the name
+ * @tunpath: the clone device, NULL for /dev/net/tun
+ * @persist: the new value
+ *
+ * Needs a queue of the tap: a single-queue tap that a process holds is waited for, up to one second, then EBUSY. A tap
+ * that nobody holds is gone at once when it stops being persistent.
+ *
+ * Returns 0, or -1.
+ */
+int virNetDevTapSetPersist(const char *ifname,
+                           const char *tunpath,
+                           bool persist)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Finds the processes that hold a tap open, in this network namespace and as far as the caller may see them.
+ *
+ * @ifname: the name
+ * @pids: receives an array of process ids in rising order, the caller's to free(); NULL if there are none
+ *
+ * A file descriptor that is in flight in a socket, or held only by the kernel, belongs to no process and is not found.
+ *
+ * Returns the number of processes, or -1 with *@pids as it was.
+ */
+int virNetDevTapGetHolders(const char *ifname,
+                           pid_t **pids)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * The text of the last error that a function of this library returned in this thread, such as
+ * "Unable to delete tap device vnet0, it is held by qemu-system-x86 (pid 4711): Device or resource busy"; "no error"
+ * if there was none. A success does not reset it.
+ *
+ * The string is the library's, and valid until this function is called again in this thread.
+ */
+const char *virNetDevTapGetLastErrorMessage(void)
+    VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * libvirt's number (virErrorNumber) for the last error in this thread: 1 internal error, 8 invalid argument,
+ * 38 system call failed, 55 operation invalid, 67 configuration unsupported; 0 if there was none.
+ */
+int virNetDevTapGetLastErrorCode(void);
+
+/**
+ * The errno of the last error in this thread, 0 if there was none. errno itself has the same value when a function
+ * returns -1.
+ */
+int virNetDevTapGetLastErrorErrno(void);
+
+/**
+ * Sends log lines to cb, for all threads; NULL ends that. Without a function, VIRNETDEVTAP_DEBUG=1 in the environment
+ * sends them to standard error.
+ *
+ * A thread that is writing a line at this moment may still call the former function: keep its opaque alive.
+ */
+void virNetDevTapSetLogFunc(virNetDevTapLogFunc cb,
+                            void *opaque);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* VIRNETDEVTAP_H */
