@@ -74,12 +74,12 @@ need_rust() { # [COMPONENT...]
         PATH=$HOME/.cargo/bin:$PATH
     fi
     if ! command -v cargo >/dev/null; then
-        echo 'Please install Rust 1.85 or newer: https://rustup.rs' >&2
+        echo 'Please install Rust 1.88 or newer: https://rustup.rs' >&2
         return 1
     fi
     version=$(cargo --version | cut -d ' ' -f 2)
-    if older "$version" 1.85; then
-        echo "Rust $version is too old, please install 1.85 or newer: https://rustup.rs" >&2
+    if older "$version" 1.88; then
+        echo "Rust $version is too old, please install 1.88 or newer: https://rustup.rs" >&2
         return 1
     fi
     for component in "$@"; do
