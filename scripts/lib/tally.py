@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tally.py rust|tap|junit|script FILE: counts the tests in what a run has written.
+"""tally.py rust|tap|meson|script FILE: counts the tests in what a run has written.
 
 The first line of output is "PASSED FAILED SKIPPED", then come "FAILED name" and
 "SKIPPED name: reason", one a line.
@@ -8,9 +8,9 @@ A Rust test that cannot run here prints "SKIP: reason" and returns. The script
 form is for scripts that end like scripts/test itself.
 """
 
+import json
 import re
 import sys
-import xml.etree.ElementTree as ElementTree
 
 passed, failed, skipped = 0, [], {}
 
@@ -38,48 +38,51 @@ def rust(text):
     passed += len(good)
 
 
-def tap(text):
+def tap_program(program, text, end=None):
+    """end: how the program ended, if that was not well."""
     global passed
-    program = ''
+    plan, run, bad = None, 0, 0
     for line in text.splitlines():
-        if line.startswith('# program '):
-            program = line[10:]
-        elif m := re.match(r'1\.\.0 # SKIP ?(.*)', line, re.IGNORECASE):
-            skipped[program] = [m[1]]
-        elif m := re.match(r'(not )?ok \d* ?-? ?(.*?)(?: # SKIP ?(.*))?$', line, re.IGNORECASE):
+        if m := re.match(r'1\.\.(\d+)(?: *# SKIP ?(.*))?', line, re.IGNORECASE):
+            plan = int(m[1])
+            if m[2] is not None:
+                skipped[program] = [m[2]]
+        elif m := re.match(r'(not )?ok\b ?\d* ?-? ?(.*?)(?: # SKIP ?(.*))?$', line, re.IGNORECASE):
+            run += 1
+            name = f'{program} {m[2]}'.strip()
             if m[3] is not None:
-                skipped[f'{program} {m[2]}'.strip()] = [m[3]]
+                skipped[name] = [m[3]]
             elif m[1]:
-                failed.append(f'{program} {m[2]}'.strip())
+                failed.append(name)
+                bad += 1
             else:
                 passed += 1
         elif line.startswith('Bail out!'):
-            failed.append(f'{program} {line}')
+            end = line
+    if end and not bad:
+        failed.append(f'{program}: {end}'.lstrip(': '))
+    elif run != plan:
+        failed.append(f'{program}: {run} tests of {plan}'.lstrip(': '))
 
 
-def junit(text):
-    global passed
-    for suite in ElementTree.fromstring(text).iter('testsuite'):
-        program = suite.get('name', '').split('/')[-1].strip()
-        output = suite.findtext('system-out') or ''
-        cases = suite.findall('testcase')
-        good = 0
-        for case in cases:
-            name = f"{program} {case.get('name')}"
-            if case.find('skipped') is not None:
-                m = re.search(r'ok ' + re.escape(case.get('name')) + r' # SKIP (.*)', output)
-                skipped[name] = [m[1] if m else '']
-            elif case.find('failure') is not None or case.find('error') is not None:
-                failed.append(name)
-            else:
-                good += 1
-        if m := re.search(r'^1\.\.0 # SKIP ?(.*)', output, re.MULTILINE):
-            skipped[program] = [m[1]]
-            good = 0
-        passed += good
-        bad = int(suite.get('failures', 0)) + int(suite.get('errors', 0))
-        if bad and not any(name.startswith(program + ' ') for name in failed):
-            failed.append(program)
+def tap(text):
+    """One program, or several, each begun with "# program NAME" and ended with "# exit STATUS"."""
+    programs = re.split(r'^# program (.*)\n', text, flags=re.MULTILINE)
+    if len(programs) == 1:
+        tap_program('', text)
+    for program, output in zip(programs[1::2], programs[2::2]):
+        m = re.search(r'^# exit (\d+)$', output, re.MULTILINE)
+        status = m[1] if m else 'unknown'
+        tap_program(program, output, None if status == '0' else f'exit status {status}')
+
+
+def meson(text):
+    """meson-logs/testlog*.json"""
+    for line in text.splitlines():
+        test = json.loads(line)
+        program = test['name'].split('/')[-1].strip()
+        end = None if test['result'] in ('OK', 'SKIP') else f"{test['result']}, exit status {test['returncode']}"
+        tap_program(program, test.get('stdout') or '', end)
 
 
 def script(text):
@@ -104,7 +107,7 @@ def script(text):
 def main():
     form, path = sys.argv[1:]
     with open(path, encoding='utf-8', errors='replace') as f:
-        {'rust': rust, 'tap': tap, 'junit': junit, 'script': script}[form](f.read())
+        {'rust': rust, 'tap': tap, 'meson': meson, 'script': script}[form](f.read())
     print(passed, len(failed), len(skipped))
     for name in failed:
         print('FAILED', name)
