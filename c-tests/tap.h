@@ -165,7 +165,7 @@ static inline void tap_namespaces(void)
         tap_write_file("/proc/self/uid_map", uids);
         tap_write_file("/proc/self/gid_map", gids);
     }
-    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+    if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0)
         tap_bail_out("making / private");
     /* a sysfs shows the network namespace of who mounted it */
     if (mount("sysfs", "/sys", "sysfs", 0, NULL) < 0)
