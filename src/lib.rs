@@ -2,12 +2,14 @@
 //! as it was before the hypervisor had it.
 //!
 //! - `tap`: create, open, delete, names, holders
+//! - `bridge`: the port that a tap is plugged into
 //! - `stats`: counters
 //! - `error`, `host`: errors, log lines, and the process that they go to
 //! - `capi`: the same for C, as declared in `include/virnetdevtap.h`; it checks arguments and converts results
 //! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
 #![deny(unsafe_code)]
 
+mod bridge;
 pub mod capi;
 pub mod error;
 pub mod host;

@@ -228,7 +228,8 @@ impl Stats {
     }
 }
 
-fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
+/// `struct ifinfomsg` of the family AF_UNSPEC.
+pub(super) fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
     let mut header = [0; IFINFOMSG];
     let [_, _, _, _, index @ .., _, _, _, _, _, _, _, _] = &mut header;
     *index = ifindex.to_ne_bytes();

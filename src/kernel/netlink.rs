@@ -3,7 +3,8 @@
 use super::attr::{self, HEADER_LEN, Request};
 use super::sys::io_errno as errno;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
+    NLM_F_ACK, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NetlinkBuffer,
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
@@ -95,7 +96,21 @@ impl Netlink {
         family_header: &[u8],
         fill: impl FnOnce(&mut Request),
     ) -> Result<(), Refusal> {
-        let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header);
+        self.acknowledged(Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header), fill)
+    }
+
+    /// The same for something that is to be there afterwards, whether or not it is there now.
+    pub(crate) fn put(
+        &mut self,
+        message_type: u16,
+        family_header: &[u8],
+        fill: impl FnOnce(&mut Request),
+    ) -> Result<(), Refusal> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.acknowledged(Request::new(message_type, flags, family_header), fill)
+    }
+
+    fn acknowledged(&mut self, mut request: Request, fill: impl FnOnce(&mut Request)) -> Result<(), Refusal> {
         fill(&mut request);
         self.send(request)?;
         self.receive(|_| Step::More) // an answer before the acknowledgement is not asked for, and skipped

@@ -1,0 +1,249 @@
+//! Ports of a Linux bridge over rtnetlink: options, VLANs, fixed forwarding entries.
+//!
+//! See linux/if_bridge.h, linux/neighbour.h, and `br_setlink()` and `br_port_policy` in net/bridge/br_netlink.c.
+
+use super::attr::{self, Request, attrs, u16_at, u32_at};
+use super::link::{IFLA_MASTER, ifinfomsg};
+use super::netlink::{Netlink, Refusal};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+/// Without it the kernel takes `IFLA_PROTINFO` for the old form with a single byte.
+const NLA_F_NESTED: u16 = 1 << 15;
+const AF_BRIDGE: u8 = 7;
+
+const VLAN_INFO_PVID: u16 = 1 << 1;
+const VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+const RTM_GETVLAN: u16 = 114;
+const BRIDGE_VLANDB_ENTRY: u16 = 1;
+const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
+const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
+const BR_VLAN_MSG: usize = 8;
+
+const NDMSG: usize = 12;
+const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+const NDA_MASTER: u16 = 9;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_MASTER: u8 = 0x04;
+/// `NTF_EXT_LEARNED` and `NTF_STICKY`: the flags that an entry keeps.
+const NTF_KEPT: u8 = 0x10 | 0x40;
+
+/// An option of a bridge port: `IFLA_BRPORT_*` number, the name that bridge(8) has for it, its size in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PortOption {
+    attr: u16,
+    pub name: &'static str,
+    size: usize,
+}
+
+const fn option(attr: u16, name: &'static str, size: usize) -> PortOption {
+    PortOption { attr, name, size }
+}
+
+pub(crate) const ISOLATED: PortOption = option(33, "isolated", 1);
+/// What bridge(8) shows for a port and what can be set. Not the spanning tree state: it follows the carrier.
+pub(crate) const PORT_OPTIONS: [PortOption; 25] = [
+    option(2, "priority", 2),
+    option(3, "cost", 4),
+    option(4, "hairpin", 1),
+    option(5, "guard", 1),
+    option(6, "root_block", 1),
+    option(7, "fastleave", 1),
+    option(8, "learning", 1),
+    option(9, "flood", 1),
+    option(10, "proxy_arp", 1),
+    option(12, "proxy_arp_wifi", 1),
+    option(25, "mcast_router", 1),
+    option(27, "mcast_flood", 1),
+    option(28, "mcast_to_unicast", 1),
+    option(29, "vlan_tunnel", 1),
+    option(30, "bcast_flood", 1),
+    option(31, "group_fwd_mask", 2),
+    option(32, "neigh_suppress", 1),
+    ISOLATED,
+    BACKUP_PORT,
+    option(37, "mcast_eht_hosts_limit", 4),
+    option(39, "locked", 1),
+    option(40, "mab", 1),
+    option(42, "mcast_max_groups", 4),
+    option(43, "neigh_vlan_suppress", 1),
+    option(44, "backup_nhid", 4),
+];
+/// The index of another port, 0 for none; the kernel leaves it out if there is none.
+pub(crate) const BACKUP_PORT: PortOption = option(34, "backup_port", 4);
+
+impl PortOption {
+    /// The value in what the bridge keeps for a port (`Link::port_data`).
+    pub(crate) fn read(self, port_data: &[u8]) -> Option<u32> {
+        let value = attr::find(port_data, self.attr)?;
+        match self.size {
+            1 => value.first().copied().map(u32::from),
+            2 => u16_at(value, 0).map(u32::from),
+            _ => u32_at(value, 0),
+        }
+    }
+
+    fn append(self, request: &mut Request, value: u32) {
+        let [a, b, ..] = value.to_le_bytes();
+        match self.size {
+            1 => request.attr(self.attr, &[a]),
+            2 => request.attr(self.attr, &u16::from_le_bytes([a, b]).to_ne_bytes()),
+            _ => request.attr_u32(self.attr, value),
+        };
+    }
+}
+
+/// A VLAN that a port belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Vlan {
+    pub vid: u16,
+    /// Frames without a tag come in on this VLAN.
+    pub pvid: bool,
+    /// Frames of this VLAN go out without a tag.
+    pub untagged: bool,
+}
+
+/// A forwarding entry that somebody has set, as opposed to one that the bridge has learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct FdbEntry {
+    pub mac: [u8; 6],
+    /// 0: any
+    pub vid: u16,
+    /// For the host itself, not for the port.
+    pub local: bool,
+    /// `NTF_EXT_LEARNED` 0x10, `NTF_STICKY` 0x40
+    pub flags: u8,
+}
+
+fn bridge_header(ifindex: i32) -> [u8; 16] {
+    let mut header = ifinfomsg(ifindex, 0, 0);
+    let [family, ..] = &mut header;
+    *family = AF_BRIDGE;
+    header
+}
+
+fn vlan_attrs(request: &mut Request, vlans: &[Vlan]) {
+    request.nested(IFLA_AF_SPEC | NLA_F_NESTED, |spec| {
+        for vlan in vlans {
+            let flags = if vlan.pvid { VLAN_INFO_PVID } else { 0 } | if vlan.untagged { VLAN_INFO_UNTAGGED } else { 0 };
+            let [a, b] = flags.to_ne_bytes();
+            let [c, d] = vlan.vid.to_ne_bytes();
+            spec.attr(IFLA_BRIDGE_VLAN_INFO, &[a, b, c, d]);
+        }
+    });
+}
+
+/// Sets options of a port, and adds it to VLANs, in one request. Not atomic: options first.
+pub(crate) fn set_port(
+    netlink: &mut Netlink,
+    ifindex: i32,
+    options: &[(PortOption, u32)],
+    vlans: &[Vlan],
+) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_SETLINK, &bridge_header(ifindex), |request| {
+        if !options.is_empty() {
+            request.nested(IFLA_PROTINFO | NLA_F_NESTED, |info| {
+                options.iter().for_each(|(option, value)| option.append(info, *value));
+            });
+        }
+        if !vlans.is_empty() {
+            vlan_attrs(request, vlans);
+        }
+    })
+}
+
+/// Takes a port out of VLANs.
+pub(crate) fn delete_vlans(netlink: &mut Netlink, ifindex: i32, vlans: &[Vlan]) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_DELLINK, &bridge_header(ifindex), |request| vlan_attrs(request, vlans))
+}
+
+/// The VLANs of one port, in rising order (RTM_GETVLAN, Linux 5.6). EOPNOTSUPP: the kernel has no VLAN filtering.
+pub(crate) fn vlans(netlink: &mut Netlink, ifindex: i32) -> Result<Vec<Vlan>, Errno> {
+    let mut header = [0; BR_VLAN_MSG];
+    let [family, _, _, _, index @ ..] = &mut header;
+    *family = AF_BRIDGE;
+    *index = ifindex.to_ne_bytes();
+    let mut found = Vec::new();
+    netlink.dump(
+        RTM_GETVLAN,
+        &header,
+        |_| {},
+        |message| {
+            let Some(message) = message else { return found.clear() };
+            let entries = attrs(message.get(BR_VLAN_MSG..).unwrap_or_default());
+            for (_, entry) in entries.filter(|(kind, _)| *kind == BRIDGE_VLANDB_ENTRY) {
+                let Some(info) = attr::find(entry, BRIDGE_VLANDB_ENTRY_INFO) else { continue };
+                let (Some(flags), Some(first)) = (u16_at(info, 0), u16_at(info, 2)) else { continue };
+                let last = attr::find(entry, BRIDGE_VLANDB_ENTRY_RANGE).and_then(|last| u16_at(last, 0)).unwrap_or(first);
+                let vlan = |vid| Vlan { vid, pvid: flags & VLAN_INFO_PVID != 0, untagged: flags & VLAN_INFO_UNTAGGED != 0 };
+                found.extend((first..=last).map(vlan));
+            }
+        },
+    )?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The fixed forwarding entries of one port, in order.
+pub(crate) fn fdb(netlink: &mut Netlink, ifindex: i32, bridge: i32) -> Result<Vec<FdbEntry>, Errno> {
+    let mut found = Vec::new();
+    // the header of old, which filters by port without a socket option: valid_fdb_dump_legacy() in net/core/rtnetlink.c
+    let fill = |request: &mut Request| {
+        request.attr(IFLA_MASTER, &bridge.to_ne_bytes());
+    };
+    netlink.dump(libc::RTM_GETNEIGH, &bridge_header(ifindex), fill, |message| match message {
+        Some(message) => found.extend(FdbEntry::decode(message, ifindex)),
+        None => found.clear(),
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+impl FdbEntry {
+    fn decode(message: &[u8], ifindex: i32) -> Option<Self> {
+        let state = u16_at(message, 8)?;
+        let fields = message.get(NDMSG..)?;
+        attr::find(fields, NDA_MASTER)?; // else it is the device's own list, not the bridge's
+        if attr::i32_at(message, 4)? != ifindex || state & (NUD_NOARP | NUD_PERMANENT) == 0 {
+            return None;
+        }
+        Some(Self {
+            mac: attr::find(fields, NDA_LLADDR)?.try_into().ok()?,
+            vid: attr::find(fields, NDA_VLAN).and_then(|vid| u16_at(vid, 0)).unwrap_or_default(),
+            local: state & NUD_PERMANENT != 0,
+            flags: message.get(10)? & NTF_KEPT,
+        })
+    }
+
+    fn header(&self, ifindex: i32) -> [u8; NDMSG] {
+        let state = if self.local { NUD_PERMANENT } else { NUD_NOARP };
+        let mut header = [0; NDMSG];
+        let [family, _, _, _, a, b, c, d, e, f, flags, _] = &mut header;
+        *family = AF_BRIDGE;
+        [*a, *b, *c, *d] = ifindex.to_ne_bytes();
+        [*e, *f] = state.to_ne_bytes();
+        *flags = NTF_MASTER | self.flags;
+        header
+    }
+
+    fn fill(&self, request: &mut Request) {
+        request.attr(NDA_LLADDR, &self.mac);
+        if self.vid != 0 {
+            request.attr(NDA_VLAN, &self.vid.to_ne_bytes());
+        }
+    }
+}
+
+/// Adds a forwarding entry, or makes the one that is there for this MAC fixed.
+pub(crate) fn add_fdb(netlink: &mut Netlink, ifindex: i32, entry: &FdbEntry) -> Result<(), Refusal> {
+    netlink.put(libc::RTM_NEWNEIGH, &entry.header(ifindex), |request| entry.fill(request))
+}
+
+pub(crate) fn delete_fdb(netlink: &mut Netlink, ifindex: i32, entry: &FdbEntry) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_DELNEIGH, &entry.header(ifindex), |request| entry.fill(request))
+}
