@@ -281,7 +281,7 @@ int virNetDevTapGetHolders(const char *ifname,
  * "Unable to delete tap device vnet0, it is held by qemu-system-x86 (pid 4711): Device or resource busy"; "no error"
  * if there was none. A success does not reset it.
  *
- * The string is the library's, and valid until this function is called again in this thread.
+ * The string is the library's, and valid until a function of the library fails again in this thread.
  */
 const char *virNetDevTapGetLastErrorMessage(void)
     VIR_NETDEV_TAP_RETURN_CHECK;

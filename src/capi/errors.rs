@@ -15,7 +15,7 @@ thread_local! {
 /// "Unable to delete tap device vnet0, it is held by qemu-system-x86 (pid 4711): Device or resource busy"; "no error"
 /// if there was none. A success does not reset it.
 ///
-/// The string is the library's, and valid until this function is called again in this thread.
+/// The string is the library's, and valid until a function of the library fails again in this thread.
 ///
 /// cbindgen:postfix=VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
@@ -24,7 +24,9 @@ pub extern "C" fn virNetDevTapGetLastErrorMessage() -> *const c_char {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     MESSAGE.with(|message| {
         let Ok(mut message) = message.try_borrow_mut() else { return c"no error".as_ptr() };
-        *message = text;
+        if *message != text {
+            *message = text; // else the caller may still have the former pointer: printf("%s %s", this(), this())
+        }
         message.as_ptr()
     })
 }
