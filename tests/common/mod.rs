@@ -1,0 +1,141 @@
+//! A machine of its own for each test, on the real kernel.
+//!
+//! [`in_netns`] runs a test in a process of its own with its own network and mount namespaces (and user namespace, for
+//! those who are not root), so a test may count its open files, change its limits, its user or its environment, and
+//! call its devices whatever it likes. [`each_api!`] runs one test against the Rust API and against the C functions.
+#![allow(dead_code)] // each test binary uses another part of this
+
+pub mod api;
+pub mod net;
+pub mod process;
+pub mod tun;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{alarm, getegid, geteuid};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+/// Tells the child which test it is there for.
+const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
+/// After this many seconds a test is hanging.
+const LIMIT: u32 = 240;
+
+/// Makes a `#[test]` of each function `fn name()`, run by [`in_netns`].
+#[macro_export]
+macro_rules! netns_tests {
+    ($($name:ident),+ $(,)?) => {
+        mod netns {
+            $(#[test]
+            fn $name() {
+                $crate::common::in_netns(concat!(module_path!(), "::", stringify!($name)), || super::$name());
+            })+
+        }
+    };
+}
+
+/// Makes two `#[test]`s of each function `fn name(api: &dyn TapApi)`, run by [`in_netns`].
+#[macro_export]
+macro_rules! each_api {
+    ($($name:ident),+ $(,)?) => {
+        mod rust {
+            $(#[test]
+            fn $name() {
+                let api = &$crate::common::api::Rust;
+                $crate::common::in_netns(concat!(module_path!(), "::", stringify!($name)), || super::$name(api));
+            })+
+        }
+        mod c {
+            $(#[test]
+            fn $name() {
+                let api = &$crate::common::api::C;
+                $crate::common::in_netns(concat!(module_path!(), "::", stringify!($name)), || super::$name(api));
+            })+
+        }
+    };
+}
+
+/// Runs `body` in a child process: a new network namespace without any device but `lo` (which is down), a mount
+/// namespace with a sysfs that shows it, an empty /tmp. Whoever is not root gets a user namespace, too. Fails if `body`
+/// leaves a file open. Where there are no namespaces or no /dev/net/tun, says so on standard error and passes.
+///
+/// `path` is the path of the test function, the binary's name in front.
+pub fn in_netns(path: &str, body: impl FnOnce()) {
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
+    if std::env::var(CHILD).as_deref() == Ok(path) {
+        alarm::set(LIMIT);
+        set_up();
+        let before = process::open_files();
+        body();
+        assert_eq!(before, process::open_files(), "files left open");
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path).stdin(Stdio::null());
+    child.env_remove("VIRNETDEVTAP_DEBUG");
+    let maps = [("uid_map", geteuid().as_raw()), ("gid_map", getegid().as_raw())].map(|(file, id)| (file, format!("0 {id} 1")));
+    // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing
+    unsafe { child.pre_exec(move || enter_namespaces(&maps)) };
+    let output = match child.output() {
+        Ok(output) => output,
+        Err(e) => return say_skipped(path, &format!("no namespaces: {e}")),
+    };
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for line in err.lines().filter(|line| line.starts_with("SKIP: ") || line.starts_with("FIGURE: ")) {
+        say(line);
+    }
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    assert!(err.contains("SKIP: ") || out.contains("1 passed"), "no such test: {name}\n{out}");
+}
+
+fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {
+    let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+    if unshare(own).is_ok() {
+        return Ok(());
+    }
+    unshare(own | CloneFlags::CLONE_NEWUSER)?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    maps.iter().try_for_each(|(file, map)| match *file {
+        "uid_map" => std::fs::write("/proc/self/uid_map", map),
+        _ => std::fs::write("/proc/self/gid_map", map),
+    })
+}
+
+fn set_up() {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    for (kind, target) in [("sysfs", "/sys"), ("tmpfs", "/tmp")] {
+        if let Err(e) = mount(Some(kind), target, Some(kind), MsFlags::empty(), none) {
+            skip(&format!("cannot mount {kind} on {target}: {e}"));
+        }
+    }
+    if let Err(e) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
+        skip(&format!("/dev/net/tun: {e}"));
+    }
+}
+
+/// Ends the test that runs in this process, and says why.
+pub fn skip(reason: &str) -> ! {
+    say_skipped(&std::env::var(CHILD).unwrap_or_default(), reason);
+    std::process::exit(0)
+}
+
+fn say_skipped(path: &str, reason: &str) {
+    say(&format!("SKIP: {path}: {reason}"));
+}
+
+/// A measured value for the reader of the test's output; it decides nothing.
+pub fn figure(text: &str) {
+    say(&format!("FIGURE: {text}"));
+}
+
+/// Writes a line where `cargo test` does not swallow it.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// `many`, or `few` on a slow virtual machine.
+pub fn count(many: usize, few: usize) -> usize {
+    if std::env::var("VIRNETDEVTAP_TEST_VM").as_deref() == Ok("1") { few } else { many }
+}

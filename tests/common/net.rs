@@ -1,0 +1,156 @@
+//! Looking at the network namespace from outside the library, and changing it: `ip`, sysfs, link events, frames.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Runs `ip` with these words; it has to succeed.
+pub fn ip(words: &str) -> String {
+    let output = try_ip(words);
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn try_ip(words: &str) -> Output {
+    Command::new("ip").args(words.split_whitespace()).stdin(Stdio::null()).output().expect("iproute2 is installed")
+}
+
+/// Runs `ip -batch` with these lines.
+pub fn ip_batch(lines: &str) {
+    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("iproute2 is installed");
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+pub fn exists(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).exists()
+}
+
+/// All interfaces but `lo`, sorted.
+pub fn interfaces() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/net").unwrap().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).filter(|name| name != "lo").collect();
+    names.sort();
+    names
+}
+
+pub fn sysfs(name: &str, file: &str) -> Option<String> {
+    let path: PathBuf = ["/sys/class/net", name, file].iter().collect();
+    fs::read_to_string(path).ok().map(|text| text.trim_end().to_owned())
+}
+
+/// All that can be seen of a device without attaching to it, to be compared with what is seen later. Which queues are
+/// open counts as well.
+pub fn look(name: &str) -> String {
+    let link: serde_json::Value = serde_json::from_str(&ip(&format!("-d -j link show dev {name}"))).unwrap();
+    let files = ["tun_flags", "owner", "group", "ifindex", "address", "flags", "type"].map(|file| (file, sysfs(name, file)));
+    format!("{link:#}\n{files:?}")
+}
+
+/// Asserts that the call leaves the device as it was.
+pub fn unchanged<T>(name: &str, call: impl FnOnce() -> T) -> T {
+    let before = look(name);
+    let result = call();
+    let after = look(name);
+    assert!(before == after, "{name} before: {before}\nafter: {after}");
+    result
+}
+
+/// Asserts that the call leaves no interface that was not there, and takes none away.
+pub fn no_news<T>(call: impl FnOnce() -> T) -> T {
+    let before = interfaces();
+    let result = call();
+    assert_eq!(before, interfaces());
+    result
+}
+
+/// One message on RTNLGRP_LINK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    New,
+    Deleted,
+}
+
+/// What the kernel tells everybody about links in this network namespace.
+pub struct Events(OwnedFd);
+
+impl Events {
+    /// Listens from now on.
+    pub fn listen() -> Self {
+        let protocol = SockProtocol::NetlinkRoute;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol);
+        let socket = socket.unwrap();
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32)).unwrap();
+        Self(socket)
+    }
+
+    /// What has been told since the last call. The kernel sends an event before the call that causes it returns.
+    pub fn take(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut buffer = [0; 32768];
+        while let Ok(len) = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            assert!(len >= 16);
+            match u16::from_ne_bytes([buffer[4], buffer[5]]) {
+                libc::RTM_NEWLINK => events.push(Event::New),
+                libc::RTM_DELLINK => events.push(Event::Deleted),
+                _ => {}
+            }
+        }
+        events
+    }
+}
+
+/// An ethertype for experiments (IEEE 802), so that our frames can be told from what IPv6 sends by itself.
+const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+
+/// A broadcast Ethernet frame of `len` bytes.
+pub fn frame(len: usize) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([0x02, 0, 0, 0, 0, 1]);
+    frame.extend(ETHERTYPE);
+    frame.resize(len, 0x5a);
+    frame
+}
+
+/// A tap that sends nothing by itself and is up.
+pub fn set_up_quietly(name: &str) {
+    ip(&format!("link set dev {name} addrgenmode none"));
+    ip(&format!("link set dev {name} up"));
+}
+
+/// Sends a frame out of the interface as the host does: whoever holds the tap can read it.
+pub fn send_from_host(name: &str, frame: &[u8]) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap();
+    // SAFETY: plain C data, for which all zero bytes are a value
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = sysfs(name, "ifindex").unwrap().parse().unwrap();
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the frame and the address live until the call is over, and the sizes are theirs
+    let sent =
+        unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const address).cast(), size) };
+    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+/// Sends a frame as a guest does.
+pub fn send_from_guest(queue: &OwnedFd, frame: &[u8]) {
+    let mut file = File::from(queue.try_clone().unwrap());
+    assert_eq!(file.write(frame).unwrap(), frame.len());
+}
+
+/// Reads frames as a guest does until one of ours comes.
+pub fn read_as_guest(queue: &OwnedFd, header: usize) -> Vec<u8> {
+    let mut file = File::from(queue.try_clone().unwrap());
+    loop {
+        let mut buffer = vec![0; 65536];
+        let len = file.read(&mut buffer).unwrap();
+        buffer.truncate(len);
+        if buffer.get(header + 12..header + 14) == Some(&ETHERTYPE) {
+            return buffer;
+        }
+    }
+}

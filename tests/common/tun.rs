@@ -1,0 +1,84 @@
+//! /dev/net/tun without the library: to make devices that the library then finds, and to look at what it made.
+
+use super::net::sysfs;
+use nix::errno::Errno;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+pub const TUN: u16 = 0x0001;
+pub const TAP: u16 = 0x0002;
+pub const NAPI: u16 = 0x0010;
+pub const MULTI_QUEUE: u16 = 0x0100;
+pub const PERSIST: u16 = 0x0800;
+pub const NO_PI: u16 = 0x1000;
+pub const VNET_HDR: u16 = 0x4000;
+
+mod raw {
+    nix::ioctl_readwrite_bad!(tunsetiff, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_write_int!(tunsetpersist, b'T', 203);
+    nix::ioctl_write_int!(tunsetowner, b'T', 204);
+    nix::ioctl_write_ptr!(tunsetqueue, b'T', 217, libc::ifreq);
+    nix::ioctl_write_ptr!(tunattachfilter, b'T', 213, libc::sock_fprog);
+}
+
+fn ifreq(name: &str, flags: u16) -> libc::ifreq {
+    // SAFETY: plain C data, for which all zero bytes are a value
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (target, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *target = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags as i16;
+    request
+}
+
+/// An open queue; the device has no more flags than these.
+pub fn open(name: &str, flags: u16) -> Result<OwnedFd, Errno> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    let mut request = ifreq(name, flags);
+    // SAFETY: TUNSETIFF reads and writes one ifreq
+    unsafe { raw::tunsetiff(file.as_raw_fd(), &raw mut request) }?;
+    Ok(file.into())
+}
+
+pub fn set_persist(queue: &OwnedFd, persist: bool) {
+    // SAFETY: takes its argument by value
+    unsafe { raw::tunsetpersist(queue.as_raw_fd(), persist.into()) }.unwrap();
+}
+
+/// A persistent device that nobody holds.
+pub fn make(name: &str, flags: u16) {
+    set_persist(&open(name, flags).unwrap(), true);
+}
+
+pub fn make_owned(name: &str, flags: u16, uid: u32) {
+    let queue = open(name, flags).unwrap();
+    set_persist(&queue, true);
+    // SAFETY: takes its argument by value
+    unsafe { raw::tunsetowner(queue.as_raw_fd(), uid.into()) }.unwrap();
+}
+
+/// The queue stays open and gets no frames.
+pub fn detach(queue: &OwnedFd) {
+    let request = ifreq("", 0x0400);
+    // SAFETY: TUNSETQUEUE reads one ifreq
+    unsafe { raw::tunsetqueue(queue.as_raw_fd(), &raw const request) }.unwrap();
+}
+
+/// A socket filter that drops all, as a hostile hypervisor may leave it behind.
+pub fn attach_filter(queue: &OwnedFd) {
+    let mut code = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: code.as_mut_ptr() };
+    // SAFETY: TUNATTACHFILTER reads the program, which lives until the call is over
+    unsafe { raw::tunattachfilter(queue.as_raw_fd(), &raw const program) }.unwrap();
+}
+
+/// All flags of a tap as sysfs shows them; None if there is no such device or it is not a tun or tap.
+pub fn flags(name: &str) -> Option<u16> {
+    let text = sysfs(name, "tun_flags")?;
+    u16::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+pub fn is_cloexec(queue: &OwnedFd) -> bool {
+    let flags = nix::fcntl::fcntl(queue.as_fd(), nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    flags & libc::FD_CLOEXEC != 0
+}
