@@ -150,6 +150,54 @@ typedef enum {
 } virNetDevTapLogPriority;
 
 /**
+ * How virNetDevTapStateRestore() shall deal with a device.
+ */
+typedef enum {
+    VIR_NETDEV_TAP_RESTORE_NONE = 0,
+    /** Delete a device that a process still holds under that process, and make it anew */
+    VIR_NETDEV_TAP_RESTORE_EVICT = (1 << 0),
+    /** Only let the guard and the record go */
+    VIR_NETDEV_TAP_RESTORE_LEAVE = (1 << 1),
+    /** Delete the device although it was there before */
+    VIR_NETDEV_TAP_RESTORE_REMOVE = (1 << 2),
+    /** Make the device anew if that is the only way to have it as it was: the kernel lets nobody set "no owner" */
+    VIR_NETDEV_TAP_RESTORE_RECREATE = (1 << 3),
+} virNetDevTapRestoreFlags;
+
+/**
+ * What virNetDevTapStateCheck() and virNetDevTapStateRestore() found changed.
+ */
+typedef enum {
+    VIR_NETDEV_TAP_STATE_PERSIST = (1 << 0),
+    VIR_NETDEV_TAP_STATE_OWNER = (1 << 1),
+    VIR_NETDEV_TAP_STATE_GROUP = (1 << 2),
+    /** VNET_HDR, NO_PI, NAPI */
+    VIR_NETDEV_TAP_STATE_FLAGS = (1 << 3),
+    VIR_NETDEV_TAP_STATE_VNET_HDR_SIZE = (1 << 4),
+    VIR_NETDEV_TAP_STATE_VNET_ENDIAN = (1 << 5),
+    VIR_NETDEV_TAP_STATE_OFFLOADS = (1 << 6),
+    /** A socket filter; MAC filters and eBPF programs cannot be seen, and are taken away unseen */
+    VIR_NETDEV_TAP_STATE_FILTERS = (1 << 7),
+    VIR_NETDEV_TAP_STATE_CARRIER = (1 << 8),
+    VIR_NETDEV_TAP_STATE_LINK_TYPE = (1 << 9),
+    VIR_NETDEV_TAP_STATE_MAC = (1 << 10),
+    VIR_NETDEV_TAP_STATE_MTU = (1 << 11),
+    VIR_NETDEV_TAP_STATE_TXQLEN = (1 << 12),
+    VIR_NETDEV_TAP_STATE_UP = (1 << 13),
+    /** The bridge, and how the tap is a port of it */
+    VIR_NETDEV_TAP_STATE_MASTER = (1 << 14),
+    VIR_NETDEV_TAP_STATE_ALIAS = (1 << 15),
+    VIR_NETDEV_TAP_STATE_NAME = (1 << 16),
+    /** The device was gone, and had to be made anew */
+    VIR_NETDEV_TAP_STATE_VANISHED = (1 << 17),
+    /** Something could not be put back; the log says what */
+    VIR_NETDEV_TAP_STATE_UNRESTORED = (1 << 18),
+    /** The group of interfaces that it belongs to */
+    VIR_NETDEV_TAP_STATE_LINK_GROUP = (1 << 19),
+    VIR_NETDEV_TAP_STATE_ALTNAMES = (1 << 20),
+} virNetDevTapStateField;
+
+/**
  * Takes a log line. May be called from any thread; must not jump out with longjmp() or an exception.
  */
 typedef void (*virNetDevTapLogFunc)(virNetDevTapLogPriority priority,
@@ -274,6 +322,122 @@ int virNetDevTapSetPersist(const char *ifname,
  */
 int virNetDevTapGetHolders(const char *ifname,
                            pid_t **pids)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Records what a tap or macvtap is like: call it before virNetDevTapCreate(), since the first who opens a tap changes its
+ * flags.
+ *
+ * @ifname: the name; a device that does not exist is recorded as absent
+ * @stateDir: directory for the records, made with mode 0700 if missing
+ *
+ * A record that is there already is of a run that never came to virNetDevTapStateRestore(): that is made up for first. If
+ * a process still holds the device: EBUSY.
+ *
+ * Returns 0, or -1.
+ */
+int virNetDevTapStateSave(const char *ifname,
+                          const char *stateDir)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Keeps the device alive, whatever the hypervisor does to it: call it after virNetDevTapCreate() and before the hypervisor
+ * starts.
+ *
+ * @ifname: the name; NULL does nothing
+ * @stateDir: directory for the records
+ * @tapfd: the device's file descriptors; a close-on-exec duplicate of the first is kept until virNetDevTapStateRestore()
+ * @tapfdSize: their number
+ *
+ * Without a record (a generated name), one is written that says that the device was absent before. A device that was
+ * absent is not kept alive: it goes when the hypervisor exits, and virNetDevTapStateRestore() sees to it.
+ *
+ * Returns 0, or -1.
+ */
+int virNetDevTapStateHold(const char *ifname,
+                          const char *stateDir,
+                          const int *tapfd,
+                          size_t tapfdSize)
+    VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Wins back what virNetDevTapStateHold() had, after a restart of the manager: from the running hypervisor.
+ *
+ * @ifname: the name
+ * @stateDir: directory for the records
+ * @pid: the hypervisor; 0: whichever process has the device
+ *
+ * A single-queue tap takes the right to trace the hypervisor (CAP_SYS_PTRACE, or the same user) and Linux 5.6.
+ *
+ * Returns 0, or -1: ENOENT without a record, ESRCH if no such process has the device.
+ */
+int virNetDevTapStateReclaim(const char *ifname,
+                             const char *stateDir,
+                             pid_t pid)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Tells what virNetDevTapStateRestore() would find changed. Changes nothing.
+ *
+ * @ifname: the name; NULL does nothing
+ * @stateDir: directory for the records
+ * @changed: receives an OR of virNetDevTapStateField; may be NULL
+ *
+ * Returns 0, or -1. Without a record nothing is changed.
+ */
+int virNetDevTapStateCheck(const char *ifname,
+                           const char *stateDir,
+                           unsigned int *changed)
+    VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Puts everything back: call it when the hypervisor is dead or has closed the tap, after a stop, a crash, a failed start, a
+ * hot-unplug.
+ *
+ * @ifname: the name; NULL does nothing
+ * @tunpath: the clone device, NULL for /dev/net/tun
+ * @stateDir: directory for the records
+ * @flags: OR of virNetDevTapRestoreFlags; unknown bits are refused
+ * @changed: receives what was found changed, an OR of virNetDevTapStateField; may be NULL. Each change is logged as a
+ *   warning, with the old and the new value.
+ *
+ * Absent before: the device goes. There before: persist flag, owner, group, flags, header size, endianness, offloads, MAC,
+ * MTU, master and all the rest become what they were, filters are taken away. A device that has vanished is made anew with
+ * the same name and index. The right device is found under another name; another device under the name is never touched
+ * (EEXIST). If a process still holds it: EBUSY, the error names it, and the record stays for the next call. Without a record
+ * there is nothing to do.
+ *
+ * Returns 0, or -1.
+ */
+int virNetDevTapStateRestore(const char *ifname,
+                             const char *tunpath,
+                             const char *stateDir,
+                             unsigned int flags,
+                             unsigned int *changed)
+    VIR_NETDEV_TAP_NONNULL(3) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Forgets a tap: lets the duplicate go and removes the record, also one that cannot be read.
+ *
+ * @ifname: the name; NULL does nothing
+ * @stateDir: directory for the records
+ *
+ * Returns 0, also if there was no record, or -1.
+ */
+int virNetDevTapStateDiscard(const char *ifname,
+                             const char *stateDir)
+    VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Lists the taps that have a record: what a manager has to deal with after a crash.
+ *
+ * @stateDir: directory for the records; a missing one has none
+ * @ifnames: receives a NULL-terminated array of names, sorted; the caller's to free(), each name and the array
+ *
+ * Returns the number of names, or -1 with *@ifnames as it was.
+ */
+int virNetDevTapStateList(const char *stateDir,
+                          char ***ifnames)
     VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
 
 /**

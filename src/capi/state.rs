@@ -23,6 +23,8 @@ use std::ptr;
 /// a process still holds the device: EBUSY.
 ///
 /// Returns 0, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateSave(ifname: *const c_char, stateDir: *const c_char) -> c_int {
     fence("virNetDevTapStateSave", -1, || {
@@ -47,6 +49,8 @@ pub unsafe extern "C" fn virNetDevTapStateSave(ifname: *const c_char, stateDir: 
 /// absent is not kept alive: it goes when the hypervisor exits, and virNetDevTapStateRestore() sees to it.
 ///
 /// Returns 0, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateHold(
     ifname: *const c_char,
@@ -77,6 +81,8 @@ pub unsafe extern "C" fn virNetDevTapStateHold(
 /// A single-queue tap takes the right to trace the hypervisor (CAP_SYS_PTRACE, or the same user) and Linux 5.6.
 ///
 /// Returns 0, or -1: ENOENT without a record, ESRCH if no such process has the device.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateReclaim(ifname: *const c_char, stateDir: *const c_char, pid: pid_t) -> c_int {
     fence("virNetDevTapStateReclaim", -1, || {
@@ -99,6 +105,8 @@ pub unsafe extern "C" fn virNetDevTapStateReclaim(ifname: *const c_char, stateDi
 /// @changed: receives an OR of virNetDevTapStateField; may be NULL
 ///
 /// Returns 0, or -1. Without a record nothing is changed.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateCheck(ifname: *const c_char, stateDir: *const c_char, changed: *mut c_uint) -> c_int {
     fence("virNetDevTapStateCheck", -1, || {
@@ -130,6 +138,8 @@ pub unsafe extern "C" fn virNetDevTapStateCheck(ifname: *const c_char, stateDir:
 /// there is nothing to do.
 ///
 /// Returns 0, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(3) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateRestore(
     ifname: *const c_char,
@@ -160,6 +170,8 @@ pub unsafe extern "C" fn virNetDevTapStateRestore(
 /// @stateDir: directory for the records
 ///
 /// Returns 0, also if there was no record, or -1.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateDiscard(ifname: *const c_char, stateDir: *const c_char) -> c_int {
     fence("virNetDevTapStateDiscard", -1, || {
@@ -178,6 +190,8 @@ pub unsafe extern "C" fn virNetDevTapStateDiscard(ifname: *const c_char, stateDi
 /// @ifnames: receives a NULL-terminated array of names, sorted; the caller's to free(), each name and the array
 ///
 /// Returns the number of names, or -1 with *@ifnames as it was.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapStateList(stateDir: *const c_char, ifnames: *mut *mut *mut c_char) -> c_int {
     fence("virNetDevTapStateList", -1, || {

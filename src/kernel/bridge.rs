@@ -148,7 +148,9 @@ pub(crate) fn set_port(
     netlink.change(libc::RTM_SETLINK, &bridge_header(ifindex), |request| {
         if !options.is_empty() {
             request.nested(IFLA_PROTINFO | NLA_F_NESTED, |info| {
-                options.iter().for_each(|(option, value)| option.append(info, *value));
+                for (option, value) in options {
+                    option.append(info, *value);
+                }
             });
         }
         if !vlans.is_empty() {

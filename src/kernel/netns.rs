@@ -1,11 +1,13 @@
 //! Network namespaces and the boot: where and when an interface index means something.
 
 use super::netlink::Netlink;
-use super::sys::io_errno;
+use super::sys::{io_errno, read_small};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
+use once_cell::sync::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// A number that no other network namespace of this boot has: its cookie (Linux 5.14).
 pub(crate) fn cookie(netlink: &Netlink) -> Result<u64, Errno> {
@@ -44,7 +46,11 @@ pub(crate) fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Resu
 }
 
 /// The id of this boot, which no other boot has.
-pub(crate) fn boot_id() -> Result<String, Errno> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(io_errno)?;
-    Ok(text.trim_end().to_owned())
+pub(crate) fn boot_id() -> Result<&'static str, Errno> {
+    static BOOT_ID: OnceCell<String> = OnceCell::new();
+    let read = || {
+        let mut buffer = [0; 64];
+        read_small(Path::new("/proc/sys/kernel/random/boot_id"), &mut buffer).map(str::to_owned)
+    };
+    BOOT_ID.get_or_try_init(read).map(String::as_str)
 }

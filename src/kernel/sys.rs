@@ -1,6 +1,8 @@
 //! The C library: errors and their texts, files.
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -18,6 +20,14 @@ pub(crate) fn strerror(errno: Errno) -> String {
         Ok(text) if rc == 0 => text.to_string_lossy().into_owned(),
         _ => format!("error {}", errno as libc::c_int),
     }
+}
+
+/// The text of a small file of procfs or sysfs, without the newline: what one read() returns, which for these is all.
+pub(crate) fn read_small<'a>(path: &std::path::Path, buffer: &'a mut [u8]) -> Result<&'a str, Errno> {
+    let file = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let len = nix::unistd::read(&file, buffer)?;
+    let text = buffer.get(..len).and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(Errno::EILSEQ)?;
+    Ok(text.trim_end())
 }
 
 /// The errno in an error of the standard library.

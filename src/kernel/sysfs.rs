@@ -1,6 +1,7 @@
 //! /sys/class/net: what netlink does not tell about a tap.
 
 use super::link::Link;
+use super::sys::read_small;
 use super::tun::TunFlags;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,8 +21,9 @@ pub(crate) struct SysfsTap {
 pub(crate) fn tap(link: &Link) -> Option<SysfsTap> {
     let tun = link.tap()?;
     let dir = dir(link)?;
-    let flags = fs::read_to_string(dir.join("tun_flags")).ok()?;
-    let flags = TunFlags::from_bits_retain(u16::from_str_radix(flags.trim_end().strip_prefix("0x")?, 16).ok()?);
+    let mut buffer = [0; 32];
+    let flags = read_small(&dir.join("tun_flags"), &mut buffer).ok()?;
+    let flags = TunFlags::from_bits_retain(u16::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?);
     let same = flags.contains(TunFlags::PERSIST) == tun.persist
         && flags.contains(TunFlags::MULTI_QUEUE) == tun.multi_queue
         && flags.contains(TunFlags::VNET_HDR) == tun.vnet_hdr
@@ -37,7 +39,8 @@ pub(crate) fn inode(link: &Link) -> Option<u64> {
 /// The directory, if it shows a device with the right MAC.
 fn dir(link: &Link) -> Option<PathBuf> {
     let dir = PathBuf::from("/sys/class/net").join(link.name?.as_str());
-    let address = fs::read_to_string(dir.join("address")).ok()?;
-    let mac: Option<Vec<u8>> = address.trim_end().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mut buffer = [0; 128];
+    let address = read_small(&dir.join("address"), &mut buffer).ok()?;
+    let mac: Option<Vec<u8>> = address.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     (mac? == link.mac).then_some(dir)
 }

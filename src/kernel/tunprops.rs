@@ -36,7 +36,6 @@ mod raw {
     // linux/if_tun.h declares these two as reading, but they take a pointer to a program's fd
     nix::ioctl_write_ptr_bad!(tunsetsteeringebpf, nix::request_code_read!(b'T', 224, size_of::<libc::c_int>()), libc::c_int);
     nix::ioctl_write_ptr_bad!(tunsetfilterebpf, nix::request_code_read!(b'T', 225, size_of::<libc::c_int>()), libc::c_int);
-    nix::ioctl_write_ptr!(tunsetcarrier, b'T', 226, libc::c_int);
     nix::ioctl_none!(tungetdevnetns, b'T', 227);
     nix::ioctl_write_ptr_bad!(siocsifhwaddr, libc::SIOCSIFHWADDR, libc::ifreq);
 }
@@ -86,10 +85,6 @@ get_int!(
     vnet_be, tungetvnetbe
 );
 set_int!(set_vnet_be, tunsetvnetbe);
-set_int!(
-    /// EPERM if no queue of the device is attached.
-    set_carrier, tunsetcarrier
-);
 set_value!(
     /// TUNSETOWNER. "Nobody in particular" cannot be set: EINVAL.
     set_owner, tunsetowner

@@ -2,11 +2,10 @@
 
 use super::fields::Fields;
 use super::snapshot::{Snapshot, TapState};
-use crate::kernel::IfName;
-use crate::kernel::link::{
-    self, By, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MASTER, IFLA_MTU, IFLA_TXQLEN,
-};
+use crate::bridge::port;
+use crate::kernel::link::{self, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN};
 use crate::kernel::netlink::{Netlink, Refusal};
+use crate::kernel::sys::strerror;
 use crate::kernel::tunprops::{self, Offloads};
 use nix::errno::Errno;
 use std::os::fd::BorrowedFd;
@@ -16,14 +15,14 @@ use std::os::fd::BorrowedFd;
 pub(crate) struct Failures(Vec<(Fields, String)>);
 
 impl Failures {
-    fn note<E: Into<Refusal>>(&mut self, field: Fields, result: Result<(), E>) {
-        if let Err(refusal) = result.map_err(Into::into) {
-            self.0.push((field, format!("{}{refusal}", crate::kernel::sys::strerror(refusal.errno))));
-        }
+    pub(crate) fn note(&mut self, field: Fields, why: impl Into<String>) {
+        self.0.push((field, why.into()));
     }
 
-    pub(crate) fn append(&mut self, mut later: Self) {
-        self.0.append(&mut later.0);
+    fn note_if<E: Into<Refusal>>(&mut self, field: Fields, result: Result<(), E>) {
+        if let Err(refusal) = result.map_err(Into::into) {
+            self.note(field, format!("{}{refusal}", strerror(refusal.errno)));
+        }
     }
 
     pub(crate) fn of(&self, field: Fields) -> Option<&str> {
@@ -41,7 +40,7 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
     if let Some(queue) = queue
         && before.link_type != now.link_type
     {
-        failures.note(Fields::LINK_TYPE, tunprops::set_link_type(queue, before.link_type.into()));
+        failures.note_if(Fields::LINK_TYPE, tunprops::set_link_type(queue, before.link_type.into()));
     }
     apply_link(&mut failures, netlink, before, now, queue);
     failures
@@ -50,25 +49,25 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
 fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: BorrowedFd<'_>) {
     // "nobody in particular" cannot be set: root, so that nobody gains
     if before.owner != now.owner {
-        failures.note(Fields::OWNER, tunprops::set_owner(queue, before.owner.unwrap_or_default()));
+        failures.note_if(Fields::OWNER, tunprops::set_owner(queue, before.owner.unwrap_or_default()));
     }
     if before.group != now.group {
-        failures.note(Fields::GROUP, tunprops::set_group(queue, before.group.unwrap_or_default()));
+        failures.note_if(Fields::GROUP, tunprops::set_group(queue, before.group.unwrap_or_default()));
     }
-    failures.note(Fields::FILTERS, tunprops::clear_filters(queue));
+    failures.note_if(Fields::FILTERS, tunprops::clear_filters(queue));
     if let (Some(before), Some(now)) = (&before.queue, &now.queue) {
         if before.vnet_hdr_size != now.vnet_hdr_size {
-            failures.note(Fields::VNET_HDR_SIZE, tunprops::set_vnet_hdr_size(queue, before.vnet_hdr_size));
+            failures.note_if(Fields::VNET_HDR_SIZE, tunprops::set_vnet_hdr_size(queue, before.vnet_hdr_size));
         }
         if before.vnet_le != now.vnet_le {
-            failures.note(Fields::VNET_ENDIAN, tunprops::set_vnet_le(queue, before.vnet_le));
+            failures.note_if(Fields::VNET_ENDIAN, tunprops::set_vnet_le(queue, before.vnet_le));
         }
         if let (Some(before), true) = (before.vnet_be, before.vnet_be != now.vnet_be) {
-            failures.note(Fields::VNET_ENDIAN, tunprops::set_vnet_be(queue, before));
+            failures.note_if(Fields::VNET_ENDIAN, tunprops::set_vnet_be(queue, before));
         }
     }
     if let (Some(before), true) = (before.offloads, before.offloads != now.offloads) {
-        failures.note(Fields::OFFLOADS, tunprops::set_offloads(queue, Offloads::from_bits_retain(before)));
+        failures.note_if(Fields::OFFLOADS, tunprops::set_offloads(queue, Offloads::from_bits_retain(before)));
     }
 }
 
@@ -77,7 +76,7 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
     let mut set = |field: Fields, differs: bool, attr: u16, value: &[u8]| {
         if differs {
             let result = link::set(netlink, index, 0, 0, |request| drop_ref(request.attr(attr, value)));
-            failures.note(field, result);
+            failures.note_if(field, result);
         }
     };
     set(Fields::MTU, before.mtu != now.mtu, IFLA_MTU, &before.mtu.to_ne_bytes());
@@ -87,7 +86,7 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
     set(Fields::ALIAS, before.alias != now.alias, IFLA_IFALIAS, alias.as_bytes()); // an empty one takes it away
     set(Fields::NAME, before.name != now.name, IFLA_IFNAME, &[before.name.as_bytes(), b"\0"].concat());
     if before.mac != now.mac {
-        failures.note(Fields::MAC, set_mac(netlink, before, index, queue));
+        failures.note_if(Fields::MAC, set_mac(netlink, before, index, queue));
     }
     if let (Some(before), Some(now)) = (&before.macvtap, &now.macvtap)
         && before.passthru
@@ -95,17 +94,19 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
         && let Some(lower) = before.lower_ifindex
     {
         let result = link::set(netlink, lower, 0, 0, |request| drop_ref(request.attr(IFLA_ADDRESS, &before.lower_mac)));
-        failures.note(Fields::MAC, result);
+        failures.note_if(Fields::MAC, result);
     }
-    if before.master.as_ref().map(|m| m.ifindex) != now.master.as_ref().map(|m| m.ifindex) {
-        failures.note(Fields::MASTER, set_master(netlink, before, index));
+    if !port::changes(before.port.as_ref(), now.port.as_ref()).is_empty()
+        && let Err(e) = port::apply(netlink, index, before.port.as_ref())
+    {
+        failures.note(Fields::MASTER, e.to_string());
     }
     if before.altnames != now.altnames {
-        failures.note(Fields::ALTNAMES, link::set_altnames(netlink, index, &before.altnames, &now.altnames));
+        failures.note_if(Fields::ALTNAMES, link::set_altnames(netlink, index, &before.altnames, &now.altnames));
     }
     if before.up != now.up {
         let flags = if before.up { IFF_UP } else { 0 };
-        failures.note(Fields::UP, link::set(netlink, index, flags, IFF_UP, |_| {}));
+        failures.note_if(Fields::UP, link::set(netlink, index, flags, IFF_UP, |_| {}));
     }
 }
 
@@ -118,23 +119,6 @@ fn set_mac(netlink: &mut Netlink, before: &Snapshot, index: i32, queue: Option<B
         }
         (result, _, _) => result,
     }
-}
-
-/// The bridge may have been made anew meanwhile: then the one with the same name.
-fn set_master(netlink: &mut Netlink, before: &Snapshot, index: i32) -> Result<(), Refusal> {
-    let master = match &before.master {
-        None => 0,
-        Some(master) => {
-            let name = master.name.as_ref().and_then(|name| IfName::new(name.as_bytes()).ok());
-            let same = link::get(netlink, By::Index(master.ifindex))?.filter(|link| name.is_none() || link.name == name);
-            let named = match (&same, &name) {
-                (None, Some(name)) => link::get(netlink, By::Name(name))?,
-                _ => None,
-            };
-            same.or(named).ok_or(Errno::ENODEV)?.ifindex
-        }
-    };
-    link::set(netlink, index, 0, 0, |request| drop_ref(request.attr_u32(IFLA_MASTER, master.cast_unsigned())))
 }
 
 fn drop_ref<T>(_: &mut T) {}

@@ -1,7 +1,6 @@
 //! The properties of a tap that a hypervisor, or anybody, may have changed meanwhile.
 
 use bitflags::bitflags;
-use std::fmt;
 
 bitflags! {
     /// What was found changed. The bits are those of the C enum `virNetDevTapStateField`: ABI.
@@ -40,28 +39,14 @@ bitflags! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub field: Fields,
-    /// What it is called in a log line.
-    pub what: &'static str,
-    pub was: String,
-    pub now: String,
+    /// "owner was 1000, hypervisor left 65534"
+    pub what: String,
 }
 
 impl Change {
     /// None if nothing changed.
-    pub(crate) fn of<T: PartialEq>(
-        field: Fields,
-        what: &'static str,
-        was: &T,
-        now: &T,
-        show: impl Fn(&T) -> String,
-    ) -> Option<Self> {
-        (was != now).then(|| Self { field, what, was: show(was), now: show(now) })
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was {}, hypervisor left {}", self.what, self.was, self.now)
+    pub(crate) fn of<T: PartialEq>(field: Fields, what: &str, was: &T, now: &T, show: impl Fn(&T) -> String) -> Option<Self> {
+        (was != now).then(|| Self { field, what: format!("{what} was {}, hypervisor left {}", show(was), show(now)) })
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct Record {
     pub before: Option<Snapshot>,
     /// Which device the hypervisor got, if there was none before.
     pub created: Option<Created>,
+    /// What an attempt to restore found changed that could not be finished: [`Fields`](super::Fields).
+    #[serde(default)]
+    pub found: u32,
     #[serde(flatten)]
     later: serde_json::Map<String, serde_json::Value>,
 }
@@ -54,10 +57,11 @@ impl Record {
         let failed = || "Unable to tell which boot and network namespace this is".to_owned();
         Ok(Self {
             version: VERSION,
-            boot_id: netns::boot_id().context(failed)?,
+            boot_id: netns::boot_id().context(failed)?.to_owned(),
             netns_cookie: netns::cookie(netlink).ok(),
             before,
             created: None,
+            found: 0,
             later: serde_json::Map::default(),
         })
     }

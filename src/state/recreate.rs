@@ -1,6 +1,7 @@
 //! Making a tap anew that is gone: the same name, the same index, and all that was recorded.
 
 use super::apply::apply;
+use super::fields::Fields;
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
 use crate::host::warning;
@@ -23,9 +24,9 @@ pub(super) fn recreate(netlink: &mut Netlink, before: &Snapshot, tunpath: &CStr)
     let failures = apply(netlink, before, &now, Some(queue.as_fd()));
     if let Some(link) = link::get(netlink, By::Index(link.ifindex)).context(failed)? {
         let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
-        for left in before.changes(&now).iter().filter(|left| left.what != "persist flag") {
+        for left in before.changes(&now).iter().filter(|left| left.field != Fields::PERSIST) {
             let why = failures.of(left.field).unwrap_or("the kernel does not allow it");
-            warning!("{}: {} was {}, the new device has {}: {why}", before.name, left.what, left.was, left.now);
+            warning!("{}: made anew, but {}: {why}", before.name, left.what);
         }
     }
     tun::set_persist(queue.as_fd(), true).context(failed)
@@ -46,9 +47,4 @@ fn make(before: &Snapshot, tunpath: &CStr) -> Result<OwnedFd> {
     let queue = open::clone_device(tunpath)?;
     tun::set_iff(queue.as_fd(), &name, flags).context(failed)?;
     Ok(queue)
-}
-
-/// Why a device of this kind is not made anew.
-pub(super) fn why_not(before: &Snapshot) -> &'static str {
-    if before.tap.is_some() { "it was not persistent, so somebody else kept it alive" } else { "it is not a tap" }
 }

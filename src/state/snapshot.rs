@@ -1,6 +1,7 @@
 //! What a tap or macvtap is like at one moment: everything that can be read and put back.
 
 use super::fields::{Change, Fields};
+use crate::bridge::port::{self, Port};
 use crate::kernel::link::{self, By, Link, Tun};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::TunFlags;
@@ -28,20 +29,14 @@ pub(crate) struct Snapshot {
     pub link_type: u16,
     pub link_group: u32,
     pub alias: Option<String>,
-    pub master: Option<Master>,
+    /// The bridge that it is a port of, and how.
+    pub port: Option<Port>,
     /// None for a macvtap.
     pub tap: Option<TapState>,
     /// None for a tap.
     pub macvtap: Option<Macvtap>,
     #[serde(flatten)]
     pub later: Later,
-}
-
-/// Bridge or other device that the tap is a port of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Master {
-    pub ifindex: i32,
-    pub name: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,13 +78,7 @@ impl Snapshot {
     pub(crate) fn read(netlink: &mut Netlink, link: &Link, queue: Option<BorrowedFd<'_>>) -> Result<Self, Errno> {
         let name = link.name.ok_or(Errno::EILSEQ)?;
         let sysfs = sysfs::tap(link);
-        let master = match link.master {
-            Some(ifindex) => {
-                let master = link::get(netlink, By::Index(ifindex))?;
-                Some(Master { ifindex, name: master.and_then(|master| master.name).map(|name| name.to_string()) })
-            }
-            None => None,
-        };
+        let port = port::read(netlink, link).map_err(|e| e.errno())?;
         let macvtap = match link.lower {
             Some(lower) if link.kind.as_deref() == Some("macvtap") => {
                 let device = if link.passthru { link::get(netlink, By::Index(lower))? } else { None };
@@ -123,7 +112,7 @@ impl Snapshot {
             link_type: link.link_type,
             link_group: link.group,
             alias: link.alias.clone(),
-            master,
+            port,
             tap,
             macvtap,
             later: Later::default(),
@@ -148,12 +137,14 @@ impl Snapshot {
             Change::of(Fields::MTU, "MTU", &self.mtu, &now.mtu, ToString::to_string),
             Change::of(Fields::TXQLEN, "txqueuelen", &self.txqlen, &now.txqlen, ToString::to_string),
             Change::of(Fields::UP, "link", &self.up, &now.up, |up| if *up { "up" } else { "down" }.into()),
-            Change::of(Fields::MASTER, "master", &self.master, &now.master, show_master),
             Change::of(Fields::ALIAS, "alias", &self.alias, &now.alias, show),
             Change::of(Fields::NAME, "name", &self.name, &now.name, Clone::clone),
             Change::of(Fields::LINK_GROUP, "link group", &self.link_group, &now.link_group, ToString::to_string),
             Change::of(Fields::ALTNAMES, "altnames", &self.altnames, &now.altnames, |names| names.join(" ")),
         ];
+        for what in port::changes(self.port.as_ref(), now.port.as_ref()) {
+            all.push(Some(Change { field: Fields::MASTER, what }));
+        }
         if let (Some(was), Some(now)) = (&self.macvtap, &now.macvtap) {
             all.push(Change::of(Fields::MAC, "MAC of the device below", &was.lower_mac, &now.lower_mac, |mac| show_mac(mac)));
         }
@@ -217,13 +208,6 @@ fn show<T: Debug>(value: &Option<T>) -> String {
 
 pub(crate) fn show_mac(mac: &[u8]) -> String {
     mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
-}
-
-#[allow(clippy::ref_option)] // for Change::of()
-fn show_master(master: &Option<Master>) -> String {
-    master
-        .as_ref()
-        .map_or_else(|| "none".into(), |master| master.name.clone().unwrap_or_else(|| format!("index {}", master.ifindex)))
 }
 
 fn show_offloads(bits: u32) -> String {

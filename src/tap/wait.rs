@@ -22,6 +22,16 @@ pub(crate) enum Attempt<T> {
     Changed,
 }
 
+impl<T> Attempt<T> {
+    pub(crate) fn map<U>(self, done: impl FnOnce(T) -> U) -> Attempt<U> {
+        match self {
+            Self::Done(value) => Attempt::Done(done(value)),
+            Self::Held => Attempt::Held,
+            Self::Changed => Attempt::Changed,
+        }
+    }
+}
+
 /// Tries until it is done, or fails, or the time is over; then the error names the holders.
 pub(crate) fn until_free<T>(
     name: &IfName,
