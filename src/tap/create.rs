@@ -60,8 +60,9 @@ impl Tap {
         self.queues
     }
 
-    /// Takes back what [`create`] did: a new tap goes, one that was there gets its flags back.
-    pub(crate) fn undo(self, tunpath: &CStr) {
+    /// Takes back what [`create`] did: a new tap goes, one that was there gets its flags back. Needs no more open files
+    /// than the tap had, so `netlink` has been opened before.
+    pub(crate) fn undo(self, netlink: &mut Netlink, tunpath: &CStr) {
         let queue = self.queues.first().map(AsFd::as_fd);
         match self.before {
             Before::Absent { persist } | Before::Present { persist, .. } => {
@@ -72,7 +73,7 @@ impl Tap {
         }
         drop(self.queues);
         if let Before::Present { link, flags, .. } = self.before {
-            put_flags_back(&link, flags, tunpath);
+            put_flags_back(netlink, &link, flags, tunpath);
         }
     }
 }
@@ -224,11 +225,11 @@ fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags
     match opened {
         Ok(true) => Ok(Attempt::Done(tap)),
         Ok(false) => {
-            tap.undo(tunpath);
+            tap.undo(&mut netlink, tunpath);
             Ok(Attempt::Held)
         }
         Err(e) => {
-            tap.undo(tunpath);
+            tap.undo(&mut netlink, tunpath);
             Err(e)
         }
     }
@@ -282,7 +283,6 @@ fn held_by_us_alone(link: &Link) -> bool {
 
 /// Gives an existing tap back the flags that attaching to it has overwritten. By an owner of the device that nobody
 /// holds this cannot fail; anything else is not ours any more.
-fn put_flags_back(link: &Link, flags: TunFlags, tunpath: &CStr) {
-    let Ok(mut netlink) = Netlink::open() else { return };
-    drop(open::attach(&mut netlink, tunpath, link, flags | TunFlags::NO_CARRIER, String::new));
+fn put_flags_back(netlink: &mut Netlink, link: &Link, flags: TunFlags, tunpath: &CStr) {
+    drop(open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, String::new));
 }

@@ -17,7 +17,8 @@ mod raw {
     nix::ioctl_readwrite_bad!(tunsetiff, libc::TUNSETIFF, libc::ifreq);
     nix::ioctl_write_int!(tunsetpersist, b'T', 203);
     nix::ioctl_write_int!(tunsetowner, b'T', 204);
-    nix::ioctl_write_ptr!(tunsetqueue, b'T', 217, libc::ifreq);
+    // its number is that of an int, though it takes an ifreq
+    nix::ioctl_write_ptr_bad!(tunsetqueue, nix::request_code_write!(b'T', 217, size_of::<libc::c_int>()), libc::ifreq);
     nix::ioctl_write_ptr!(tunattachfilter, b'T', 213, libc::sock_fprog);
 }
 
