@@ -10,7 +10,6 @@ pub mod net;
 pub mod process;
 pub mod tun;
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{alarm, getegid, geteuid};
@@ -20,6 +19,8 @@ use std::process::{Command, Stdio};
 
 /// Tells the child which test it is there for.
 const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
+/// Set for a test that runs itself once more.
+const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
 /// After this many seconds a test is hanging.
 const LIMIT: u32 = 240;
 
@@ -74,7 +75,7 @@ pub fn in_netns(path: &str, body: impl FnOnce()) {
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path).stdin(Stdio::null());
-    child.env_remove("VIRNETDEVTAP_DEBUG");
+    child.env_remove("VIRNETDEVTAP_DEBUG").env_remove(AGAIN);
     let maps = [("uid_map", geteuid().as_raw()), ("gid_map", getegid().as_raw())].map(|(file, id)| (file, format!("0 {id} 1")));
     // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing
     unsafe { child.pre_exec(move || enter_namespaces(&maps)) };
@@ -104,17 +105,29 @@ fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {
 }
 
 fn set_up() {
+    if runs_again() {
+        return; // in the namespaces of the test that started it
+    }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     for (kind, target) in [("sysfs", "/sys"), ("tmpfs", "/tmp")] {
-        match mount(Some(kind), target, Some(kind), MsFlags::empty(), none) {
-            Ok(()) | Err(Errno::EBUSY) => {} // a test that runs itself once more has it already
-            Err(e) => skip(&format!("cannot mount {kind} on {target}: {e}")),
+        if let Err(e) = mount(Some(kind), target, Some(kind), MsFlags::empty(), none) {
+            skip(&format!("cannot mount {kind} on {target}: {e}"));
         }
     }
     if let Err(e) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
         skip(&format!("/dev/net/tun: {e}"));
     }
+}
+
+/// The arguments and the environment to run the test of this process once more, in the same namespaces: under strace,
+/// say, or with other variables. [`runs_again`] tells the two apart.
+pub fn run_again(command: &mut Command) -> &mut Command {
+    command.args(std::env::args_os().skip(1)).env(AGAIN, "1").stdin(Stdio::null())
+}
+
+pub fn runs_again() -> bool {
+    std::env::var_os(AGAIN).is_some()
 }
 
 /// Ends the test that runs in this process, and says why.

@@ -1,0 +1,152 @@
+//! What each function costs in system calls, counted by strace.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(clippy::pedantic)]
+
+mod common;
+
+use common::api::{ALLOW_EXISTING, C, NONE, PERSIST, TapApi};
+use common::net::ip_batch;
+use common::process::Holder;
+use common::{count, figure, run_again, runs_again, skip, tun};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::process::Command;
+
+const LOG: &str = "/tmp/strace.log";
+/// Opened before and after each call that counts: it is in the log, and does nothing.
+const MARK: &str = "/strace-mark:";
+
+/// Everything between two marks is the library's.
+fn marked<T>(what: &str, call: impl FnOnce() -> T) -> T {
+    let (begin, end) = (CString::new(format!("{MARK}{what}")).unwrap(), CString::new(MARK).unwrap());
+    // SAFETY: a string
+    unsafe { libc::access(begin.as_ptr(), 0) };
+    let result = call();
+    // SAFETY: a string
+    unsafe { libc::access(end.as_ptr(), 0) };
+    result
+}
+
+/// Runs this test again under strace; the calls of each marked piece. Memory management is the allocator's business, and
+/// F_GETFD what the standard library checks in debug builds before it closes a file.
+fn trace(workload: fn()) -> BTreeMap<String, Vec<String>> {
+    if runs_again() {
+        workload();
+        std::process::exit(0);
+    }
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-s", "200", "-o", LOG, "--"]).arg(std::env::current_exe().unwrap());
+    let output = run_again(&mut strace).output().unwrap_or_else(|e| skip(&format!("strace: {e}")));
+    let err = String::from_utf8_lossy(&output.stderr);
+    if err.contains("ptrace") {
+        skip(&format!("strace: {err}"));
+    }
+    assert!(output.status.success(), "{err}");
+    let log = std::fs::read_to_string(LOG).unwrap();
+    let mut pieces = BTreeMap::new();
+    let mut piece: Option<(String, Vec<String>)> = None;
+    let mut tid = "";
+    for (line_tid, line) in log.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
+        let line = line.trim_start();
+        if let Some(mark) = line.split_once(MARK).map(|(_, rest)| rest.split('"').next().unwrap()) {
+            if let Some((name, calls)) = piece.take() {
+                pieces.insert(name, calls);
+            }
+            tid = line_tid;
+            piece = (!mark.is_empty()).then(|| (mark.to_owned(), Vec::new()));
+        } else if let Some((_, calls)) = piece.as_mut().filter(|_| line_tid == tid) {
+            let others = ["brk(", "mmap(", "munmap(", "mremap(", "mprotect(", "madvise(", "<..."];
+            if !others.iter().any(|start| line.starts_with(start)) && !line.contains(", F_GETFD)") {
+                calls.push(line.to_owned());
+            }
+        }
+    }
+    pieces
+}
+
+/// "openat ioctl*2"
+fn summary(calls: &[String]) -> String {
+    let mut words: Vec<(&str, u32)> = Vec::new();
+    for name in calls.iter().map(|call| call.split('(').next().unwrap()) {
+        match words.last_mut() {
+            Some((last, count)) if *last == name => *count += 1,
+            _ => words.push((name, 1)),
+        }
+    }
+    let words = words.iter().map(|(name, count)| if *count == 1 { (*name).to_owned() } else { format!("{name}*{count}") });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn each_function() {
+    let pieces = trace(|| {
+        drop(C.create(None, None, 1, PERSIST).unwrap()); // what is set up only once
+        C.delete("vnet0", None).unwrap();
+        let one = marked("create, named", || C.one("tap0", NONE));
+        let taken = marked("create, name taken", || C.create(Some("tap0"), None, 1, NONE));
+        assert!(taken.is_err());
+        let generated = marked("create, generated name", || C.create(None, None, 1, NONE).unwrap());
+        let persistent = marked("create, persistent", || C.one("keep0", PERSIST));
+        let four = marked("create, 4 queues", || C.create(Some("tap4"), None, 4, NONE).unwrap());
+        drop(persistent);
+        drop(marked("open existing", || C.one("keep0", ALLOW_EXISTING)));
+        tun::make("multi0", tun::TAP | tun::MULTI_QUEUE);
+        drop(marked("open existing, 4 queues", || C.create(Some("multi0"), None, 4, ALLOW_EXISTING).unwrap()));
+        use std::os::fd::AsFd;
+        marked("name of a queue", || C.name_of(one.queues[0].as_fd()).unwrap());
+        marked("statistics", || C.stats("tap0").unwrap());
+        marked("get persist", || C.get_persist("keep0").unwrap());
+        marked("set persist", || C.set_persist("multi0", None, false).unwrap());
+        let holder = Holder::of(&four.queues[0]);
+        marked("set persist, held multi-queue", || C.set_persist("tap4", None, true).unwrap());
+        drop(holder);
+        drop(four);
+        marked("delete", || C.delete("keep0", None).unwrap());
+        marked("delete, multi-queue", || C.delete("tap4", None).unwrap());
+        marked("delete, missing", || C.delete("missing0", None).unwrap());
+        drop((one, generated));
+    });
+    for (name, calls) in &pieces {
+        figure(&format!("{name}: {} system calls: {}", calls.len(), summary(calls)));
+    }
+    assert_eq!(pieces.len(), 15, "{:?}", pieces.keys());
+    assert_eq!(summary(&pieces["create, named"]), "openat ioctl");
+    assert_eq!(summary(&pieces["create, generated name"]), "openat ioctl");
+    assert_eq!(summary(&pieces["create, persistent"]), "openat ioctl*2");
+    assert_eq!(summary(&pieces["create, name taken"]), "openat ioctl close");
+    assert_eq!(summary(&pieces["name of a queue"]), "ioctl");
+    assert!(pieces["statistics"].len() <= 6, "{:?}", pieces["statistics"]);
+    assert!(pieces["get persist"].len() <= 6, "{:?}", pieces["get persist"]);
+    assert!(pieces["delete, missing"].len() <= 6, "{:?}", pieces["delete, missing"]);
+    let detached = pieces["set persist, held multi-queue"].iter().find(|call| call.contains("TUNSETQUEUE"));
+    assert!(detached.is_some_and(|call| call.ends_with("= 0")), "the queue takes no frames from those who use the tap");
+    for (name, calls) in pieces {
+        for call in calls.iter().filter(|call| call.starts_with("open") || call.starts_with("socket")) {
+            assert!(call.contains("CLOEXEC"), "{name}: {call}");
+        }
+    }
+}
+
+fn statistics_among_many_interfaces() {
+    let pieces = trace(|| {
+        let tap = C.one("tap0", NONE);
+        C.stats("tap0").unwrap();
+        marked("few", || C.stats("tap0").unwrap());
+        ip_batch(&(0..count(1000, 100)).map(|i| format!("tuntap add t{i} mode tap\n")).collect::<String>());
+        marked("many", || C.stats("tap0").unwrap());
+        marked("late", || C.stats("t99").unwrap());
+        drop(tap);
+    });
+    figure(&format!("statistics among a thousand: {}", summary(&pieces["many"])));
+    assert_eq!(summary(&pieces["few"]), summary(&pieces["many"]));
+    assert_eq!(summary(&pieces["few"]), summary(&pieces["late"]));
+    let read = |calls: &[String]| -> usize {
+        calls
+            .iter()
+            .filter(|call| call.starts_with("recv"))
+            .map(|call| call.rsplit("= ").next().unwrap().parse::<usize>().unwrap())
+            .sum()
+    };
+    assert!(read(&pieces["many"]) <= read(&pieces["few"]) + 64, "the answer is about one interface");
+}
+
+netns_tests![each_function, statistics_among_many_interfaces];
