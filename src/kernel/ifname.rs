@@ -45,8 +45,7 @@ impl IfName {
         if text == "." || text == ".." {
             return Err(InvalidIfName::Dots);
         }
-        // isspace() of the C locale, plus 0xa0 which the kernel's own isspace() counts but UTF-8 never has alone
-        if let Some(c) = text.chars().find(|c| matches!(c, '/' | ':' | '%' | '\0' | '\x0b') || c.is_ascii_whitespace()) {
+        if let Some(c) = text.chars().find(|&c| is_refused(c)) {
             return Err(InvalidIfName::Character(c));
         }
         if let Some(target) = bytes.get_mut(..name.len()) {
@@ -70,6 +69,13 @@ impl IfName {
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
+}
+
+/// The kernel goes by bytes, and its isspace() counts the byte 0xa0 (lib/ctype.c), which is a part of "\u{e0}" for one.
+fn is_refused(c: char) -> bool {
+    matches!(c, '/' | ':' | '%' | '\0' | '\x0b')
+        || c.is_ascii_whitespace()
+        || c.encode_utf8(&mut [0; 4]).as_bytes().contains(&0xa0)
 }
 
 impl fmt::Display for IfName {
@@ -106,6 +112,7 @@ mod tests {
             (b"a\x0bb", InvalidIfName::Character('\x0b')),
             (b"a\0b", InvalidIfName::Character('\0')),
             (b"x%s", InvalidIfName::Character('%')),
+            ("tap\u{e0}".as_bytes(), InvalidIfName::Character('\u{e0}')),
         ] {
             assert_eq!(IfName::new(bad), Err(why));
         }
