@@ -42,6 +42,11 @@ impl Error {
         Self { code: Code::OperationInvalid, errno, text: text.into() }
     }
 
+    /// A configuration that this library cannot bring about.
+    pub(crate) fn unsupported(text: impl Into<String>) -> Self {
+        Self { code: Code::ConfigUnsupported, errno: Errno::EOPNOTSUPP, text: text.into() }
+    }
+
     pub(crate) fn internal(errno: Errno, text: impl Into<String>) -> Self {
         Self { code: Code::Internal, errno, text: text.into() }
     }

@@ -9,7 +9,7 @@
 //! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
 #![deny(unsafe_code)]
 
-mod bridge;
+pub mod bridge;
 pub mod capi;
 pub mod error;
 pub mod host;

@@ -1,5 +1,6 @@
 //! All that can be read and set about the port that an interface is: remembered, compared, put back.
 
+use super::openvswitch::{self, OvsPort};
 use crate::error::{Context, Error, Result};
 use crate::kernel::IfName;
 use crate::kernel::bridge::{self, BACKUP_PORT, FdbEntry, PORT_OPTIONS, Vlan};
@@ -22,6 +23,9 @@ pub(crate) struct Port {
     vlans: Vec<Vlan>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fdb: Vec<FdbEntry>,
+    /// Open vSwitch's records for the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ovs: Option<OvsPort>,
 }
 
 /// The device that a port belongs to.
@@ -33,8 +37,22 @@ pub(crate) struct Master {
     pub kind: String,
 }
 
-/// The kind of a Linux bridge.
-const BRIDGE: &str = "bridge";
+/// The kind of a Linux bridge, and of the device that stands for all bridges of Open vSwitch's kernel datapath.
+pub(super) const BRIDGE: &str = "bridge";
+pub(super) const OPENVSWITCH: &str = "openvswitch";
+
+impl Port {
+    /// A port of Open vSwitch, which with its userspace datapath has no master.
+    pub(super) fn openvswitch(ovs: OvsPort) -> Self {
+        let master = Master { name: String::new(), ifindex: 0, kind: OPENVSWITCH.to_owned() };
+        Self { master, options: BTreeMap::new(), vlans: Vec::new(), fdb: Vec::new(), ovs: Some(ovs) }
+    }
+
+    /// What people call the bridge.
+    pub(super) fn bridge(&self) -> &str {
+        self.ovs.as_ref().map_or(&self.master.name, |ovs| &ovs.bridge)
+    }
+}
 
 /// Reads the port that `link` is. None: it belongs to no master.
 pub(crate) fn read(netlink: &mut Netlink, link: &Link) -> Result<Option<Port>> {
@@ -47,7 +65,13 @@ pub(crate) fn read(netlink: &mut Netlink, link: &Link) -> Result<Option<Port>> {
         options: BTreeMap::new(),
         vlans: Vec::new(),
         fdb: Vec::new(),
+        ovs: None,
     };
+    if port.master.kind == OPENVSWITCH
+        && let Some(name) = &link.name
+    {
+        port.ovs = openvswitch::read(name)?;
+    }
     if port.master.kind == BRIDGE {
         port.options = options(link);
         port.vlans = vlans(netlink, link.ifindex).context(failed)?;
@@ -73,7 +97,7 @@ fn options(link: &Link) -> BTreeMap<String, u32> {
 }
 
 /// None at all where the kernel was built without VLAN filtering.
-pub(super) fn vlans(netlink: &mut Netlink, ifindex: i32) -> std::result::Result<Vec<Vlan>, Errno> {
+fn vlans(netlink: &mut Netlink, ifindex: i32) -> std::result::Result<Vec<Vlan>, Errno> {
     match bridge::vlans(netlink, ifindex) {
         Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
         result => result,
@@ -85,6 +109,11 @@ pub(super) fn vlans(netlink: &mut Netlink, ifindex: i32) -> std::result::Result<
 ///
 /// A master that was re-created under its name is taken for the same; one that was renamed, too.
 pub(crate) fn apply(netlink: &mut Netlink, ifindex: i32, port: Option<&Port>) -> Result<()> {
+    let link = existing(netlink, ifindex)?;
+    if let Some(ovs) = port.and_then(|port| port.ovs.as_ref()) {
+        return apply_ovs(netlink, &link, ovs);
+    }
+    leave_ovs(netlink, &link)?;
     let link = existing(netlink, ifindex)?;
     let wanted = port.map(|port| find_master(netlink, &port.master, &link)).transpose()?;
     if link.master != wanted {
@@ -108,7 +137,7 @@ pub(crate) fn apply(netlink: &mut Netlink, ifindex: i32, port: Option<&Port>) ->
     if !differing.is_empty() {
         bridge::set_port(netlink, ifindex, &differing, &[]).map_err(failed)?;
     }
-    set_vlans(netlink, ifindex, &port.vlans).map_err(failed)?;
+    set_vlans(netlink, ifindex, &port.vlans).map_err(|(_, refusal)| failed(refusal))?;
 
     let bridge = link.master.unwrap_or_default();
     let fixed = bridge::fdb(netlink, ifindex, bridge).map_err(|errno| failed(errno.into()))?;
@@ -119,6 +148,27 @@ pub(crate) fn apply(netlink: &mut Netlink, ifindex: i32, port: Option<&Port>) ->
         bridge::add_fdb(netlink, ifindex, entry).map_err(failed)?;
     }
     Ok(())
+}
+
+fn apply_ovs(netlink: &mut Netlink, link: &Link, ovs: &OvsPort) -> Result<()> {
+    let failed = || format!("Unable to put {} back on OVS bridge {}", name_of(link), ovs.bridge);
+    let master = link.master.map(|master| link::get(netlink, By::Index(master))).transpose().context(failed)?.flatten();
+    if master.is_some_and(|master| kind_of(&master) != OPENVSWITCH) {
+        set_master(netlink, link.ifindex, None).context(failed)?;
+    }
+    let name = link.name.ok_or_else(|| Error::system(Errno::EINVAL, failed()))?;
+    openvswitch::put_back(&name, ovs)
+}
+
+/// Open vSwitch's kernel datapath lets go of a port only when its database says so.
+fn leave_ovs(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    let Some(master) = link.master else { return Ok(()) };
+    let failed = || format!("Unable to read the bridge port of {}", name_of(link));
+    let master = link::get(netlink, By::Index(master)).context(failed)?;
+    match &link.name {
+        Some(name) if master.is_some_and(|master| kind_of(&master) == OPENVSWITCH) => openvswitch::delete(name),
+        _ => Ok(()),
+    }
 }
 
 fn existing(netlink: &mut Netlink, ifindex: i32) -> Result<Link> {
@@ -147,28 +197,36 @@ pub(super) fn set_master(netlink: &mut Netlink, ifindex: i32, master: Option<i32
 }
 
 /// Makes these the VLANs of the port, and no others: first out of the wrong ones, then into the right ones.
-pub(super) fn set_vlans(netlink: &mut Netlink, ifindex: i32, wanted: &[Vlan]) -> std::result::Result<(), Refusal> {
-    let now = vlans(netlink, ifindex)?;
+/// On failure says what it was doing, in libvirt's words.
+pub(super) fn set_vlans(
+    netlink: &mut Netlink,
+    ifindex: i32,
+    wanted: &[Vlan],
+) -> std::result::Result<(), (&'static str, Refusal)> {
+    let now = vlans(netlink, ifindex).map_err(|errno| ("reading vlan filter of", errno.into()))?;
     let wrong: Vec<_> = now.iter().filter(|now| !wanted.iter().any(|wanted| wanted.vid == now.vid)).copied().collect();
     let missing: Vec<_> = wanted.iter().filter(|wanted| !now.contains(wanted)).copied().collect();
     if !wrong.is_empty() {
-        bridge::delete_vlans(netlink, ifindex, &wrong)?;
+        bridge::delete_vlans(netlink, ifindex, &wrong).map_err(|refusal| ("removing vlan filter from", refusal))?;
     }
     if !missing.is_empty() {
-        bridge::set_port(netlink, ifindex, &[], &missing)?;
+        bridge::set_port(netlink, ifindex, &[], &missing).map_err(|refusal| ("adding vlan filter to", refusal))?;
     }
     Ok(())
 }
 
 /// What has changed from one reading of a port to a later one, for people: nothing if all is as it was.
 pub(crate) fn changes(before: Option<&Port>, now: Option<&Port>) -> Vec<String> {
-    let master = |port: Option<&Port>| port.map_or("none".to_owned(), |port| port.master.name.clone());
+    let master = |port: Option<&Port>| port.map_or("none".to_owned(), |port| port.bridge().to_owned());
     let (Some(before), Some(now)) = (before, now) else {
         return if before == now { Vec::new() } else { vec![format!("master {} became {}", master(before), master(now))] };
     };
     let mut changes = Vec::new();
     if before.master != now.master {
-        changes.push(format!("master {} became {}", before.master.name, now.master.name));
+        changes.push(format!("master {} became {}", before.bridge(), now.bridge()));
+    }
+    if before.ovs != now.ovs {
+        changes.push("Open vSwitch's records of the port".to_owned());
     }
     let show = |value: Option<&u32>| value.map_or("none".to_owned(), u32::to_string);
     for (name, value) in &before.options {

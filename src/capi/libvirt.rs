@@ -64,7 +64,7 @@ pub unsafe extern "C" fn virNetDevTapCreate(
     })
 }
 
-fn create_flags(flags: c_uint) -> Result<CreateFlags> {
+pub(super) fn create_flags(flags: c_uint) -> Result<CreateFlags> {
     CreateFlags::from_bits(flags)
         .ok_or_else(|| Error::argument(format!("unknown flags 0x{:x}", flags & !CreateFlags::all().bits())))
 }

@@ -13,11 +13,14 @@ mod fence;
 pub mod types;
 
 mod libvirt;
+
+mod bridge;
 mod persist;
 mod state;
 
 mod errors;
 
+pub use bridge::*;
 pub use errors::*;
 pub use libvirt::*;
 pub use persist::*;

@@ -36,6 +36,9 @@ pub enum virTristateBool {
     VIR_TRISTATE_BOOL_NO = 2,
 }
 
+/// A virTristateBool from C, which may have any value.
+pub type virTristateBoolArg = c_uint;
+
 /// The `<virtualport>` of a libvirt interface. virtPortType: 0 none, 1 802.1Qbg, 2 802.1Qbh, 3 Open vSwitch, 4 midonet.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

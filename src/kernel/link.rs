@@ -27,6 +27,7 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_PASSTHRU: u32 = 8;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 const IFLA_TUN_OWNER: u16 = 1;
 const IFLA_TUN_GROUP: u16 = 2;
 const IFLA_TUN_TYPE: u16 = 3;
@@ -71,6 +72,8 @@ pub(crate) struct Link {
     /// The kind of the master ("bridge", "openvswitch", ...), and what it keeps for this port, undecoded.
     pub port_kind: Option<String>,
     pub port_data: Vec<u8>,
+    /// Of a bridge: the VLAN that a new port is put into, 0 for none. Missing without VLAN filtering in the kernel.
+    pub default_pvid: Option<u16>,
     pub stats: Option<Stats>,
 }
 
@@ -180,6 +183,9 @@ impl Link {
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("macvtap") => {
                     let mode = attr::find(value, IFLA_MACVLAN_MODE).and_then(|mode| u32_at(mode, 0));
                     self.passthru = mode == Some(MACVLAN_MODE_PASSTHRU);
+                }
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
+                    self.default_pvid = attr::find(value, IFLA_BR_VLAN_DEFAULT_PVID).and_then(|pvid| attr::u16_at(pvid, 0));
                 }
                 _ => {}
             }

@@ -6,12 +6,14 @@
 
 pub(crate) mod attr;
 pub(crate) mod bridge;
+pub(crate) mod ethtool;
 pub(crate) mod features;
 mod ifname;
 pub(crate) mod link;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod pidfd;
+pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod sys;
 pub(crate) mod sysfs;

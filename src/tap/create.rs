@@ -60,6 +60,16 @@ impl Tap {
         self.queues
     }
 
+    /// Is it the device of this name, or has that been renamed and another one taken the name?
+    pub(crate) fn is_named(&self, name: &IfName) -> bool {
+        self.current_name().as_ref() == Ok(name)
+    }
+
+    /// A persistent tap stays without a queue.
+    pub(crate) fn close_queues(&mut self) {
+        self.queues.clear();
+    }
+
     /// Takes back what [`create`] did: a new tap goes, one that was there gets its flags back. Needs no more open files
     /// than the tap had, so `netlink` has been opened before.
     pub(crate) fn undo(self, netlink: &mut Netlink, tunpath: &CStr) {
@@ -104,7 +114,7 @@ pub fn create(name: &NameRequest, tunpath: Option<&CStr>, queues: usize, flags: 
         }
     };
     if queues == 0 {
-        tap.queues.clear();
+        tap.close_queues();
     }
     info!("created device: '{}'", tap.name);
     Ok(tap)
