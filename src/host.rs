@@ -1,7 +1,7 @@
 //! The process that the library lives in: where its errors, its log lines and its generated names go to or come from.
 //!
-//! Today every process counts as one without libvirt: errors stay with the thread that met them, log lines go to the
-//! caller's function or, with `VIRNETDEVTAP_DEBUG=1`, to standard error.
+//! In a process with libvirt, they are libvirt's: the C ABI finds it. Elsewhere errors stay with the thread that met them,
+//! and log lines go to the caller's function or, with `VIRNETDEVTAP_DEBUG=1`, to standard error.
 
 use crate::error::Error;
 use std::cell::RefCell;
@@ -29,6 +29,32 @@ impl fmt::Display for Priority {
     }
 }
 
+/// A libvirt that lives in the same process.
+pub(crate) trait Host: Sync {
+    /// Makes it the calling thread's last error, which libvirt logs and shows to its user.
+    fn report(&self, error: &Error, function: &str);
+    fn log(&self, priority: Priority, text: &str);
+    /// A name like "vnet7" for a template like "vnet%d": the next that no device has.
+    fn generate_name(&self, template: &str) -> Option<String>;
+    /// As in `LIBVIR_VERSION_NUMBER`: 10.8.0 is 10008000.
+    fn version(&self) -> u64;
+}
+
+/// Looks for the host. It may come into the process at any time, so it is looked for until it is found.
+pub(crate) type FindHost = fn() -> Option<&'static dyn Host>;
+
+static FIND_HOST: OnceLock<FindHost> = OnceLock::new();
+
+/// Says how to find the host; the first one counts.
+pub(crate) fn set_find_host(find: FindHost) {
+    FIND_HOST.get_or_init(|| find);
+}
+
+/// The libvirt of this process, if it has one.
+pub(crate) fn libvirt() -> Option<&'static dyn Host> {
+    FIND_HOST.get().and_then(|find| find())
+}
+
 /// Takes a log line.
 pub type LogFunc = dyn Fn(Priority, &str) + Send + Sync;
 
@@ -54,7 +80,10 @@ pub(crate) fn report(error: &Error, function: &str) {
             *last = Some(error.clone());
         }
     });
-    log(Priority::Error, format_args!("{function}: {error}"));
+    match libvirt() {
+        Some(host) => host.report(error, function),
+        None => log(Priority::Error, format_args!("{function}: {error}")),
+    }
 }
 
 /// The last error that a call returned in this thread.
@@ -69,6 +98,8 @@ pub(crate) fn log(priority: Priority, text: fmt::Arguments<'_>) {
     let func = LOG_FUNC.read().ok().and_then(|slot| slot.clone());
     if let Some(func) = func {
         func(priority, &text.to_string());
+    } else if let Some(host) = libvirt() {
+        host.log(priority, &text.to_string());
     } else if debug_wanted() {
         use std::io::Write;
         let line = format!("virnetdevtap: {priority}: {text}\n");

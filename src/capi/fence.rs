@@ -15,6 +15,7 @@ thread_local! {
 /// Runs `body`. On an error reports it under the name of the C function, sets errno and returns `failure`.
 pub(super) fn fence<T>(function: &str, failure: T, body: impl FnOnce() -> Result<T>) -> T {
     route_panics();
+    host::set_find_host(super::process::libvirt);
     let was_inside = INSIDE.replace(true);
     let result = catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(was_inside);

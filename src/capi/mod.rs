@@ -8,6 +8,7 @@
 
 mod args;
 mod fence;
+mod process;
 
 // in the order of the header
 pub mod types;

@@ -1,6 +1,7 @@
 //! Names that callers give, and names that are made up: libvirt's rules of `virNetDevGenerateName`.
 
 use crate::error::{Error, Result};
+use crate::host;
 use crate::kernel::{IfName, InvalidIfName};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -54,13 +55,21 @@ impl Template {
     /// Offers one name after the other to `take`, which says whether it could have it; returns what `take` made.
     pub(crate) fn try_each<T>(&self, mut take: impl FnMut(&IfName) -> Result<Option<T>>) -> Result<T> {
         for _ in 0..ATTEMPTS {
-            let id = next_id(self.max_id);
-            let name = interface_name(format!("{}{id}{}", self.prefix, self.suffix).as_bytes())?;
+            let name = interface_name(self.next().as_bytes())?;
             if let Some(taken) = take(&name)? {
                 return Ok(taken);
             }
         }
         Err(Error::internal(Errno::EEXIST, format!("no unused {}%d{} names available", self.prefix, self.suffix)))
+    }
+}
+
+impl Template {
+    /// libvirt's own next name in a process that has libvirt, since it knows the names of its running guests; else ours.
+    fn next(&self) -> String {
+        let Self { prefix, suffix, max_id } = self;
+        let libvirts = host::libvirt().and_then(|host| host.generate_name(&format!("{prefix}%d{suffix}")));
+        libvirts.unwrap_or_else(|| format!("{prefix}{}{suffix}", next_id(*max_id)))
     }
 }
 
