@@ -282,6 +282,96 @@ int virNetDevTapInterfaceStats(const char *ifname,
     VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
 
 /**
+ * Puts an interface on a bridge: a Linux bridge, or what @virtPortProfile says.
+ *
+ * @tapname: the interface; a tap or any other that can be a bridge port. It must not be on a bridge.
+ * @brname: the bridge
+ * @macaddr: the guest's MAC address, which Open vSwitch is told; NULL to leave it out. The interface keeps its own.
+ * @vmuuid: 16 bytes, which Open vSwitch is told; NULL to leave it out
+ * @virtPortProfile: NULL for a Linux bridge. virtPortType 3: Open vSwitch, by ovs-vsctl. 4: midonet, by mm-ctl.
+ *   Others are refused (code 67).
+ * @virtVlan: the VLANs of the port, or NULL, or one without tags: then the bridge's default. On a Linux bridge the
+ *   port is in these and no others; that separates anything only if the bridge has VLAN filtering on.
+ * @isolatedPort: VIR_TRISTATE_BOOL_YES keeps the port from talking to other isolated ones (Linux bridge only)
+ * @mtu: the MTU for the interface, set before it joins, since a bridge takes on the lowest of its ports; 0 for the
+ *   bridge's
+ * @actualMTU: receives the MTU that the interface has afterwards; may be NULL
+ *
+ * The programs are looked for in PATH; ovs-vsctl is given 8 seconds at most and mm-ctl 30.
+ *
+ * Returns 0, or -1: then *@actualMTU, the interface and the bridge are as they were.
+ */
+int virNetDevTapAttachBridge(const char *tapname,
+                             const char *brname,
+                             const virMacAddr *macaddr,
+                             const unsigned char *vmuuid,
+                             const virNetDevVPortProfile *virtPortProfile,
+                             const virNetDevVlan *virtVlan,
+                             virTristateBool isolatedPort,
+                             unsigned int mtu,
+                             unsigned int *actualMTU)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Moves an interface to a bridge from whatever bridge it is on, if any.
+ *
+ * @force: what to do if it is on this bridge already. false: nothing. true: give the port MTU, isolation and VLANs
+ *   as the other arguments say, without leaving the bridge.
+ *
+ * The other arguments are those of virNetDevTapAttachBridge(). From one Linux bridge to another, and from one Open
+ * vSwitch bridge to another, the interface moves in one step; it is never seen without a bridge.
+ *
+ * Returns 0, or -1: then the interface is on its old bridge again with all its port settings, and *@actualMTU is as it
+ * was.
+ */
+int virNetDevTapReattachBridge(const char *tapname,
+                               const char *brname,
+                               const virMacAddr *macaddr,
+                               const unsigned char *vmuuid,
+                               const virNetDevVPortProfile *virtPortProfile,
+                               const virNetDevVlan *virtVlan,
+                               virTristateBool isolatedPort,
+                               unsigned int mtu,
+                               unsigned int *actualMTU,
+                               bool force)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
+ * Creates a tap device, or opens an existing one, and puts it on a bridge.
+ *
+ * @brname: the bridge
+ * @ifname, @tunpath, @tapfd, @tapfdSize: as for virNetDevTapCreate()
+ * @macaddr: the guest's MAC address. The tap gets it with 0xFE as its first byte (0xFA if it has 0xFE already), so that
+ *   it is never the lowest address of the bridge's ports, which the bridge takes for itself. NULL: derived in this
+ *   way from the address that the kernel gave the tap.
+ * @coalesce: interrupt coalescing to set, or NULL; receives what the kernel has then. A tap knows only
+ *   rx_max_coalesced_frames: anything else that is not 0 is refused (EOPNOTSUPP).
+ * @flags: OR of virNetDevTapCreateFlags. VIR_NETDEV_TAP_CREATE_IFUP sets the interface up, its absence sets it down;
+ *   VIR_NETDEV_TAP_CREATE_USE_MAC_FOR_BRIDGE sets @macaddr unchanged; unknown bits are refused.
+ *
+ * The other arguments are those of virNetDevTapAttachBridge(). The interface goes up only when isolation and VLANs
+ * are in place.
+ *
+ * Returns 0, or -1: then all slots of @tapfd are -1 (if @tapfdSize is at most 256), *@ifname, *@coalesce and
+ * *@actualMTU are as they were, no device or port is left behind, and an existing tap and the bridge are as they were.
+ */
+int virNetDevTapCreateInBridgePort(const char *brname,
+                                   char **ifname,
+                                   const virMacAddr *macaddr,
+                                   const unsigned char *vmuuid,
+                                   const char *tunpath,
+                                   int *tapfd,
+                                   size_t tapfdSize,
+                                   const virNetDevVPortProfile *virtPortProfile,
+                                   const virNetDevVlan *virtVlan,
+                                   virTristateBool isolatedPort,
+                                   virNetDevCoalesce *coalesce,
+                                   unsigned int mtu,
+                                   unsigned int *actualMTU,
+                                   unsigned int flags)
+    VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
  * Is the tap persistent? Needs no permission.
  *
  * @ifname: the name

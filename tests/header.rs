@@ -45,7 +45,8 @@ fn generate() -> String {
     let functions = std::fs::read_to_string(root().join("virnetdevtap.syms")).expect("the list of exports is there");
     let mut types = config.clone();
     types.export.include = std::mem::take(&mut types.export.exclude);
-    types.export.exclude = functions.lines().map(String::from).collect();
+    types.export.include.retain(|name| !types.export.rename.contains_key(name)); // those are there under their new name
+    types.export.exclude = functions.lines().map(String::from).chain(types.export.rename.keys().cloned()).collect();
     types.header = None;
     types.include_guard = None;
     types.sys_includes.clear();

@@ -29,6 +29,8 @@ use std::mem::{align_of, size_of};
 /// The programs are looked for in PATH; ovs-vsctl is given 8 seconds at most and mm-ctl 30.
 ///
 /// Returns 0, or -1: then *@actualMTU, the interface and the bridge are as they were.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapAttachBridge(
     tapname: *const c_char,
@@ -64,6 +66,8 @@ pub unsafe extern "C" fn virNetDevTapAttachBridge(
 ///
 /// Returns 0, or -1: then the interface is on its old bridge again with all its port settings, and *@actualMTU is as it
 /// was.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapReattachBridge(
     tapname: *const c_char,
@@ -107,6 +111,8 @@ pub unsafe extern "C" fn virNetDevTapReattachBridge(
 ///
 /// Returns 0, or -1: then all slots of @tapfd are -1 (if @tapfdSize is at most 256), *@ifname, *@coalesce and
 /// *@actualMTU are as they were, no device or port is left behind, and an existing tap and the bridge are as they were.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn virNetDevTapCreateInBridgePort(
     brname: *const c_char,
