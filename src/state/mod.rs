@@ -27,7 +27,7 @@ use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
 use crate::kernel::{IfName, sys, sysfs};
-use crate::tap::wait::Attempt;
+use crate::tap::wait::{Attempt, LIMIT};
 use crate::tap::{DEFAULT_TUNPATH, open};
 use device::{Located, locate, stranger};
 use nix::errno::Errno;
@@ -37,6 +37,7 @@ use snapshot::{QueueState, Snapshot};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// Records what the device is like; call it before anything opens the tap, since the first opener changes its flags.
 ///
@@ -63,7 +64,8 @@ fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stor
         return dir.remove(name, stored);
     }
     require_this_netns(netlink, name, &stored.record)?;
-    let mut restore = Restore { name, tunpath: DEFAULT_TUNPATH, flags: RestoreFlags::empty(), netlink };
+    let flags = RestoreFlags::empty();
+    let mut restore = Restore { name, tunpath: DEFAULT_TUNPATH, flags, netlink, patience: LIMIT };
     match restore.run(dir, stored) {
         Ok(_) => Ok(()),
         Err(e) if e.errno() == Errno::EEXIST => {
@@ -218,6 +220,17 @@ fn check_device(netlink: &mut Netlink, name: &IfName, record: &Record, guard: Op
 /// A device that was absent before goes. One that was there gets back what was changed, which is returned and logged; one
 /// that has vanished is made anew. While a process still holds it: EBUSY, and the record stays.
 pub fn restore(name: &IfName, tunpath: Option<&CStr>, state_dir: &Path, flags: RestoreFlags) -> Result<Fields> {
+    restore_within(name, tunpath, state_dir, flags, LIMIT)
+}
+
+/// [`restore`] that waits this long for a device that somebody holds.
+pub(crate) fn restore_within(
+    name: &IfName,
+    tunpath: Option<&CStr>,
+    state_dir: &Path,
+    flags: RestoreFlags,
+    patience: Duration,
+) -> Result<Fields> {
     if flags.contains(RestoreFlags::LEAVE) {
         return discard(name, state_dir).map(|()| Fields::empty());
     }
@@ -225,7 +238,8 @@ pub fn restore(name: &IfName, tunpath: Option<&CStr>, state_dir: &Path, flags: R
     let Some(stored) = dir.load(name)? else { return Ok(Fields::empty()) };
     let mut netlink = open_netlink(name)?;
     require_current(&netlink, name, &stored.record)?;
-    Restore { name, tunpath: tunpath.unwrap_or(DEFAULT_TUNPATH), flags, netlink: &mut netlink }.run(&dir, &stored)
+    let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
+    Restore { name, tunpath, flags, netlink: &mut netlink, patience }.run(&dir, &stored)
 }
 
 /// Lets the guard go and forgets the record, whatever it is like.

@@ -19,6 +19,7 @@ use bitflags::bitflags;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 bitflags! {
     /// The C enum `virNetDevTapRestoreFlags`.
@@ -41,6 +42,8 @@ pub(super) struct Restore<'a> {
     pub tunpath: &'a CStr,
     pub flags: RestoreFlags,
     pub netlink: &'a mut Netlink,
+    /// How long to wait for a device that somebody holds.
+    pub patience: Duration,
 }
 
 /// What is to be told about a device that was looked at.
@@ -101,7 +104,7 @@ impl Restore<'_> {
         if link.tap().is_none() {
             return gone(link::delete(self.netlink, link.ifindex).map_err(Into::into)).context(failed);
         }
-        match delete_device(self.netlink, By::Index(link.ifindex), self.name, self.tunpath) {
+        match delete_device(self.netlink, By::Index(link.ifindex), self.name, self.tunpath, self.patience) {
             Err(e) if e.errno() == Errno::EBUSY && self.flags.contains(RestoreFlags::EVICT) => self.evict(link.ifindex),
             result => result,
         }
@@ -164,11 +167,11 @@ impl Restore<'_> {
     /// Opens the tap for itself, which proves that nobody holds it and gives it its flags back; restores what is not as it
     /// was, and verifies.
     fn when_free(&mut self, before: &Snapshot, link: &Link, outcome: &mut Outcome) -> Result<()> {
-        let (name, tunpath, index) = (self.name, self.tunpath, link.ifindex);
+        let (name, tunpath, patience, index) = (self.name, self.tunpath, self.patience, link.ifindex);
         let failed = || format!("Unable to restore tap device {name}");
         let flags = before.tun_flags() | TunFlags::NO_CARRIER;
         let netlink = &mut *self.netlink;
-        let (mut now, queue) = until_free(name, tunpath, failed, || {
+        let (mut now, queue) = until_free(name, tunpath, patience, failed, || {
             let Some(link) = link::get(netlink, By::Index(index)).context(failed)? else { return Ok(Attempt::Changed) };
             if link.queues() > 0 {
                 return Ok(Attempt::Held);
@@ -189,7 +192,7 @@ impl Restore<'_> {
             queue
         } else {
             drop(queue); // with the socket filter gone, attaching without NO_PI is safe
-            until_free(name, tunpath, failed, || {
+            until_free(name, tunpath, patience, failed, || {
                 let link = link::get(netlink, By::Index(index)).context(failed)?;
                 link.map_or(Ok(Attempt::Changed), |link| open::attach(netlink, tunpath, &link, flags, failed))
             })?

@@ -1,7 +1,7 @@
 //! Creating a tap, or opening one that exists.
 
 use super::names::NameRequest;
-use super::wait::{Attempt, until_free};
+use super::wait::{Attempt, LIMIT, until_free};
 use super::{DEFAULT_TUNPATH, open, require_tap};
 use crate::error::{Context, Error, Result};
 use crate::host::info;
@@ -103,7 +103,7 @@ pub fn create(name: &NameRequest, tunpath: Option<&CStr>, queues: usize, flags: 
     let mut tap = match name {
         NameRequest::Exact(name) if flags.contains(CreateFlags::ALLOW_EXISTING) => {
             let failed = || format!("Unable to create tap device {name}");
-            until_free(name, tunpath, failed, || open_or_make(name, tunpath, queues, flags))?
+            until_free(name, tunpath, LIMIT, failed, || open_or_make(name, tunpath, queues, flags))?
         }
         NameRequest::Exact(name) => make(name, tunpath, queues, flags)?
             .ok_or_else(|| Error::operation(Errno::EEXIST, format!("The {name} interface already exists")))?,

@@ -1,7 +1,7 @@
 //! Deleting a tap.
 
 use super::open;
-use super::wait::{Attempt, until_free};
+use super::wait::{Attempt, LIMIT, until_free};
 use super::{DEFAULT_TUNPATH, require_tap};
 use crate::error::{Context, Error, Result};
 use crate::host::info;
@@ -12,6 +12,7 @@ use crate::kernel::tun;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Deletes the tap with this name, persistent or not, multi-queue or not. Success if there is none.
 ///
@@ -20,12 +21,12 @@ use std::os::fd::AsFd;
 pub fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
     let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
     let mut netlink = Netlink::open().context(|| failed(name))?;
-    delete_device(&mut netlink, By::Name(name), name, tunpath)
+    delete_device(&mut netlink, By::Name(name), name, tunpath, LIMIT)
 }
 
 /// The same for a device that is found `by` its index; `name` is for the texts.
-pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) -> Result<()> {
-    if until_free(name, tunpath, || failed(name), || try_delete(netlink, by, name, tunpath))? {
+pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr, limit: Duration) -> Result<()> {
+    if until_free(name, tunpath, limit, || failed(name), || try_delete(netlink, by, name, tunpath))? {
         info!("delete device: '{name}'");
     }
     Ok(())

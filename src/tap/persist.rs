@@ -1,7 +1,7 @@
 //! IFF_PERSIST: does a tap outlive its last queue?
 
 use super::open;
-use super::wait::{Attempt, until_free};
+use super::wait::{Attempt, LIMIT, until_free};
 use super::{DEFAULT_TUNPATH, existing_tap};
 use crate::error::{Context, Result};
 use crate::kernel::netlink::Netlink;
@@ -26,7 +26,7 @@ pub fn set_persist(name: &IfName, tunpath: Option<&CStr>, persist: bool) -> Resu
     let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
     let failed = || format!("Unable to set tap device {name} to {}persistent", if persist { "" } else { "non-" });
     let mut netlink = Netlink::open().context(failed)?;
-    until_free(name, tunpath, failed, || {
+    until_free(name, tunpath, LIMIT, failed, || {
         let link = existing_tap(&mut netlink, name, failed)?;
         let tun = link.tap().copied().unwrap_or_default();
         if tun.persist == persist {

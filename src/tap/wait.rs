@@ -9,8 +9,8 @@ use std::ffi::CStr;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// How long a call waits for a tap that somebody holds.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long a caller's call waits for a tap that somebody holds.
+pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 
 /// What one try has come to.
 #[derive(Debug)]
@@ -36,13 +36,14 @@ impl<T> Attempt<T> {
 pub(crate) fn until_free<T>(
     name: &IfName,
     tunpath: &CStr,
+    limit: Duration,
     failed: impl Fn() -> String,
     mut attempt: impl FnMut() -> Result<Attempt<T>>,
 ) -> Result<T> {
     if let Attempt::Done(done) = attempt()? {
         return Ok(done);
     }
-    let deadline = Instant::now().checked_add(LIMIT);
+    let deadline = Instant::now().checked_add(limit);
     let watch = CloseWatch::new(tunpath);
     let mut pause = Pause::default();
     loop {
