@@ -37,6 +37,7 @@ pub(crate) trait Host: Sync {
     /// A name like "vnet7" for a template like "vnet%d": the next that no device has.
     fn generate_name(&self, template: &str) -> Option<String>;
     /// As in `LIBVIR_VERSION_NUMBER`: 10.8.0 is 10008000.
+    #[cfg(feature = "preload")]
     fn version(&self) -> u64;
 }
 

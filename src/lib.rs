@@ -14,6 +14,8 @@ pub mod capi;
 pub mod error;
 pub mod host;
 mod kernel;
+#[cfg(feature = "preload")]
+mod preload;
 pub mod state;
 pub mod stats;
 pub mod tap;

@@ -3,13 +3,20 @@
 use super::args::{self, FdSlots, NameBuffer};
 use super::fence::fence;
 use super::libvirt::create_flags;
-use super::types::{virMacAddr, virNetDevCoalesce, virNetDevVPortProfile, virNetDevVlan, virTristateBool, virTristateBoolArg};
+use super::types::{
+    boolArg, virMacAddr, virNetDevCoalesce, virNetDevVPortProfile, virNetDevVlan, virTristateBool, virTristateBoolArg,
+};
 use crate::bridge::{self, Coalesce, NativeMode, OvsConfig, PortConfig, Switch, VlanConfig};
 use crate::error::{Error, Result};
 use crate::tap::{CreateFlags, NameRequest};
 use libc::{c_char, c_int, c_uchar, c_uint, size_t};
 use std::ffi::CStr;
 use std::mem::{align_of, size_of};
+
+#[cfg(not(feature = "preload"))]
+use crate::bridge::create as create_on_bridge;
+#[cfg(feature = "preload")]
+use crate::preload::create_on_bridge;
 
 /// Puts an interface on a bridge: a Linux bridge, or what @virtPortProfile says.
 ///
@@ -79,7 +86,7 @@ pub unsafe extern "C" fn virNetDevTapReattachBridge(
     isolatedPort: virTristateBoolArg,
     mtu: c_uint,
     actualMTU: *mut c_uint,
-    force: bool,
+    force: boolArg,
 ) -> c_int {
     fence("virNetDevTapReattachBridge", -1, || {
         // SAFETY: a string of the caller's, or NULL
@@ -87,6 +94,9 @@ pub unsafe extern "C" fn virNetDevTapReattachBridge(
         let port = Port { brname, macaddr, vmuuid, virtPortProfile, virtVlan, isolatedPort, mtu };
         // SAFETY: each of them is NULL or points to what its type says, for the time of the call
         let config = unsafe { port.read() }?;
+        let force = force != 0;
+        #[cfg(feature = "preload")]
+        let force = force && super::preload::has_force();
         let mtu = bridge::reattach(&tap, &config, force)?;
         // SAFETY: the caller's, or NULL
         unsafe { write(actualMTU, mtu) };
@@ -130,6 +140,28 @@ pub unsafe extern "C" fn virNetDevTapCreateInBridgePort(
     actualMTU: *mut c_uint,
     flags: c_uint,
 ) -> c_int {
+    #[cfg(feature = "preload")]
+    if let Some(next) = super::preload::next_create_in_bridge_port(flags) {
+        // SAFETY: the caller's arguments, as they are
+        return unsafe {
+            next(
+                brname,
+                ifname,
+                macaddr,
+                vmuuid,
+                tunpath,
+                tapfd,
+                tapfdSize,
+                virtPortProfile,
+                virtVlan,
+                isolatedPort,
+                coalesce,
+                mtu,
+                actualMTU,
+                flags,
+            )
+        };
+    }
     fence("virNetDevTapCreateInBridgePort", -1, || {
         // SAFETY: the caller has tapfdSize slots at tapfd
         let slots = unsafe { FdSlots::new(tapfd, tapfdSize) };
@@ -153,7 +185,7 @@ pub unsafe extern "C" fn virNetDevTapCreateInBridgePort(
         let tunpath = unsafe { args::string(tunpath) };
         let request = NameRequest::parse(given.map(CStr::to_bytes))?;
         let buffer = NameBuffer::new()?;
-        let created = bridge::create(&request, mac, tunpath, tapfdSize, flags, &config, wanted.as_ref())?;
+        let created = create_on_bridge(&request, mac, tunpath, tapfdSize, flags, &config, wanted.as_ref())?;
         if given.map(CStr::to_bytes) != Some(created.tap.name().as_bytes()) {
             // SAFETY: the old name is from malloc() or NULL, as the caller was told, and nobody uses it any more
             unsafe { libc::free(old.cast()) };

@@ -11,6 +11,11 @@ use nix::errno::Errno;
 use std::ffi::CStr;
 use std::ptr;
 
+#[cfg(feature = "preload")]
+use crate::preload as service;
+#[cfg(not(feature = "preload"))]
+use crate::tap as service;
+
 /// Creates a tap device, or opens an existing one.
 ///
 /// @ifname: in: the name, a template with one "%d", or NULL for "vnet%d"; out: the name of the device. A name that
@@ -36,6 +41,11 @@ pub unsafe extern "C" fn virNetDevTapCreate(
     tapfdSize: size_t,
     flags: c_uint,
 ) -> c_int {
+    #[cfg(feature = "preload")]
+    if let Some(next) = super::preload::next_create(flags) {
+        // SAFETY: the caller's arguments, as they are
+        return unsafe { next(ifname, tunpath, tapfd, tapfdSize, flags) };
+    }
     fence("virNetDevTapCreate", -1, || {
         // SAFETY: the caller has tapfdSize slots at tapfd
         let slots = unsafe { FdSlots::new(tapfd, tapfdSize) };
@@ -52,7 +62,7 @@ pub unsafe extern "C" fn virNetDevTapCreate(
         let tunpath = unsafe { args::string(tunpath) };
         let request = NameRequest::parse(given.map(CStr::to_bytes))?;
         let buffer = NameBuffer::new()?;
-        let tap = tap::create(&request, tunpath, tapfdSize, flags)?;
+        let tap = service::create(&request, tunpath, tapfdSize, flags)?;
         if given.map(CStr::to_bytes) != Some(tap.name().as_bytes()) {
             // SAFETY: the old name is from malloc() or NULL, as the caller was told, and nobody uses it any more
             unsafe { libc::free(old.cast()) };
@@ -87,7 +97,7 @@ pub unsafe extern "C" fn virNetDevTapDelete(ifname: *const c_char, tunpath: *con
         let name = unsafe { args::interface_name(ifname) }?;
         // SAFETY: a string of the caller's, or NULL
         let tunpath = unsafe { args::string(tunpath) };
-        tap::delete(&name, tunpath)?;
+        service::delete(&name, tunpath)?;
         Ok(0)
     })
 }

@@ -8,6 +8,8 @@
 
 mod args;
 mod fence;
+#[cfg(feature = "preload")]
+mod preload;
 mod process;
 
 // in the order of the header

@@ -30,6 +30,7 @@ struct Libvirt {
     report_system_error: ReportSystemErrorFull,
     log_message: LogMessage,
     generate_name: GenerateName,
+    #[cfg(feature = "preload")]
     version: c_ulong,
     log_source: *mut LogSource,
 }
@@ -89,6 +90,7 @@ impl Libvirt {
             log_message: unsafe { std::mem::transmute::<*mut c_void, LogMessage>(log_message) },
             // SAFETY: as above
             generate_name: unsafe { std::mem::transmute::<*mut c_void, GenerateName>(generate_name) },
+            #[cfg(feature = "preload")]
             version,
             log_source: Box::into_raw(log_source), // for good, like libvirt's own static ones
         })
@@ -147,8 +149,9 @@ impl Host for Libvirt {
         generated.filter(|_| rc == 0)
     }
 
+    #[cfg(feature = "preload")]
     fn version(&self) -> u64 {
-        u64::from(self.version)
+        self.version.into()
     }
 }
 

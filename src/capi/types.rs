@@ -39,6 +39,9 @@ pub enum virTristateBool {
 /// A virTristateBool from C, which may have any value.
 pub type virTristateBoolArg = c_uint;
 
+/// `bool` as an argument that callers made for libvirt before 10.8.0 do not pass: any byte may be in its place.
+pub type boolArg = u8;
+
 /// The `<virtualport>` of a libvirt interface. virtPortType: 0 none, 1 802.1Qbg, 2 802.1Qbh, 3 Open vSwitch, 4 midonet.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

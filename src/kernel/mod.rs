@@ -19,6 +19,8 @@ pub(crate) mod sys;
 pub(crate) mod sysfs;
 pub(crate) mod tun;
 pub(crate) mod tunprops;
+#[cfg(feature = "preload")]
+pub(crate) mod wake;
 pub(crate) mod watch;
 
 pub(crate) use ifname::MAX_LEN as MAX_NAME_LEN;

@@ -39,13 +39,28 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
 }
 
 fn first_fd_with(process: &Path, wanted: &str) -> Option<i32> {
+    let entries = fs::read_dir(process.join("fdinfo")).ok()?.flatten();
+    entries.into_iter().find(|entry| shows(&entry.path(), wanted))?.file_name().to_str()?.parse().ok()
+}
+
+fn shows(fdinfo: &Path, wanted: &str) -> bool {
     let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
-    for entry in fs::read_dir(process.join("fdinfo")).ok()?.flatten() {
-        let read = fs::File::open(entry.path()).and_then(|mut file| file.read(&mut buffer));
-        let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
-        if text.is_some_and(|text| text.contains(wanted)) {
-            return entry.file_name().to_str()?.parse().ok();
-        }
-    }
-    None
+    let read = fs::File::open(fdinfo).and_then(|mut file| file.read(&mut buffer));
+    let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
+    text.is_some_and(|text| text.contains(wanted))
+}
+
+/// The files of a process that are attached to a tap of this name.
+#[cfg(feature = "preload")]
+pub(crate) fn files_of(pid: u32, name: &IfName) -> Vec<i32> {
+    let wanted = format!("\niff:\t{name}\n");
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|fd| shows(Path::new(&format!("/proc/{pid}/fdinfo/{fd}")), &wanted)).collect()
+}
+
+/// Is this file of a process still attached to the tap?
+#[cfg(feature = "preload")]
+pub(crate) fn is_attached(pid: i32, fd: i32, name: &IfName) -> bool {
+    shows(Path::new(&format!("/proc/{pid}/fdinfo/{fd}")), &format!("\niff:\t{name}\n"))
 }

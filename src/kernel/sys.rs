@@ -35,3 +35,14 @@ pub(crate) fn read_small<'a>(path: &std::path::Path, buffer: &'a mut [u8]) -> Re
 pub(crate) fn io_errno(e: std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+/// Keeps signals from the calling thread: the process's own threads expect them.
+#[cfg(feature = "preload")]
+pub(crate) fn block_signals() {
+    // SAFETY: sigset_t is plain C data, for which all zero bytes are a value
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: sigfillset() writes the set
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: reads the set; NULL asks for nothing back
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) };
+}

@@ -253,3 +253,17 @@ pub fn discard(name: &IfName, state_dir: &Path) -> Result<()> {
 pub fn list(state_dir: &Path) -> Result<Vec<IfName>> {
     StateDir::open(state_dir)?.map_or_else(|| Ok(Vec::new()), |dir| dir.names())
 }
+
+/// Is there a record of this tap, readable or not?
+#[cfg(feature = "preload")]
+pub(crate) fn recorded(name: &IfName, state_dir: &Path) -> Result<bool> {
+    StateDir::open(state_dir)?.map_or(Ok(false), |dir| dir.present(name).map(|file| file.is_some()))
+}
+
+/// The number of the file that guards this tap here, if one does.
+#[cfg(feature = "preload")]
+pub(crate) fn guard_number(name: &IfName, state_dir: &Path) -> Option<i32> {
+    use std::os::fd::AsRawFd;
+    let dir = StateDir::open(state_dir).ok()??;
+    guard::get(&dir, name).ok()?.map(|guard| guard.as_raw_fd())
+}

@@ -226,7 +226,7 @@ impl StateDir {
     }
 
     /// Which file stands under the name of a tap's record.
-    fn present(&self, name: &IfName) -> Result<Option<FileId>> {
+    pub(crate) fn present(&self, name: &IfName) -> Result<Option<FileId>> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(&self.dir, file_name(name).as_str(), flags, Mode::empty()).and_then(|fd| file_id(fd.as_fd())) {
             Ok(id) => Ok(Some(id)),

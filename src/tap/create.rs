@@ -54,6 +54,12 @@ impl Tap {
         &self.name
     }
 
+    /// The open queues.
+    #[must_use]
+    pub fn queues(&self) -> &[OwnedFd] {
+        &self.queues
+    }
+
     /// Hands the queues over, one close-on-exec file each.
     #[must_use]
     pub fn into_queues(self) -> Vec<OwnedFd> {

@@ -1,0 +1,197 @@
+//! Restores taps when nobody holds them any more, where libvirt makes no call for it.
+//!
+//! One thread, started with the first tap. It sleeps until a process ends that has a tap, or a tap file is closed. Of a tap
+//! that we guard, the close cannot be seen (the guard shares the hypervisor's open file), so that twice a second the
+//! thread looks whether the hypervisor still has its file: that is a hot-unplug. Without such taps it sleeps for good.
+
+use super::claims;
+use crate::host::{info, warning};
+use crate::kernel::IfName;
+use crate::kernel::wake::Wake;
+use crate::kernel::{pidfd, procfs, sys};
+use crate::state::{self, RestoreFlags};
+use crate::tap::DEFAULT_TUNPATH;
+use nix::errno::Errno;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a hypervisor takes to start, at least: the distance of looks until it has the tap.
+const STARTING: Duration = Duration::from_millis(200);
+/// The distance of looks at a running hypervisor whose closes cannot be seen.
+const RUNNING: Duration = Duration::from_millis(500);
+/// The distance of tries to restore a tap that is held by somebody who cannot be seen.
+const HELD: Duration = Duration::from_secs(1);
+/// After so many failures of other kinds the record is left for people to look at.
+const TRIES: u32 = 10;
+
+/// A process that has the tap.
+#[derive(Debug, Clone)]
+struct Holder {
+    pid: i32,
+    fd: i32,
+    process: Arc<OwnedFd>,
+}
+
+#[derive(Debug, Clone)]
+struct Watched {
+    tunpath: Option<CString>,
+    holder: Option<Holder>,
+    /// When to look at it next; None: when something happens.
+    look: Option<Instant>,
+    failures: u32,
+}
+
+/// The taps that are watched, and the thread's bed.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    taps: Mutex<BTreeMap<IfName, Watched>>,
+    wake: Option<Wake>,
+    dir: &'static Path,
+}
+
+/// The watcher of this process; starts its thread, and takes over the taps that an earlier daemon has left records of.
+pub(super) fn start(dir: &'static Path) -> &'static Watcher {
+    static WATCHER: OnceLock<Watcher> = OnceLock::new();
+    let mut first = false;
+    let watcher = WATCHER.get_or_init(|| {
+        first = true;
+        let wake = Wake::new(DEFAULT_TUNPATH).inspect_err(|errno| warning!("taps cannot be watched: {errno}")).ok();
+        Watcher { taps: Mutex::default(), wake, dir }
+    });
+    if first {
+        for name in state::list(dir).inspect_err(|e| warning!("{e}")).unwrap_or_default() {
+            watcher.add(name, None);
+        }
+        let thread = std::thread::Builder::new().name("virnetdevtap".into()).spawn(|| {
+            sys::block_signals();
+            watcher.run();
+        });
+        if let Err(e) = thread {
+            warning!("taps cannot be watched: {e}");
+        }
+    }
+    watcher
+}
+
+impl Watcher {
+    fn taps(&self) -> MutexGuard<'_, BTreeMap<IfName, Watched>> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a tap that libvirt has, or that a running guest has.
+    pub(super) fn add(&self, name: IfName, tunpath: Option<&CStr>) {
+        let watched = Watched { tunpath: tunpath.map(CStr::to_owned), holder: None, look: Some(Instant::now()), failures: 0 };
+        self.taps().insert(name, watched);
+        if let Some(wake) = &self.wake {
+            wake.call();
+        }
+    }
+
+    /// Stops watching a tap; says whether it was watched.
+    pub(super) fn remove(&self, name: &IfName) -> bool {
+        self.taps().remove(name).is_some()
+    }
+
+    fn run(&self) {
+        let Some(wake) = &self.wake else { return };
+        loop {
+            let held =
+                self.taps().iter().filter_map(|(name, tap)| Some((*name, tap.holder.clone()?.process))).collect::<Vec<_>>();
+            let processes: Vec<_> = held.iter().map(|(_, process)| process.as_fd()).collect();
+            let next = self.taps().values().filter_map(|tap| tap.look).min();
+            let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
+            let woken = wake.sleep(&processes, limit);
+            let now = Instant::now();
+            for (name, _) in woken.ended.iter().filter_map(|i| held.get(*i)) {
+                self.update(name, |tap| (tap.holder, tap.look) = (None, Some(now)));
+            }
+            for name in self.due(now, woken.closed) {
+                self.look(name);
+            }
+        }
+    }
+
+    /// Which taps to look at. A close concerns those that a hypervisor has; a try to restore makes closes of its own.
+    fn due(&self, now: Instant, closed: bool) -> Vec<IfName> {
+        let due = |tap: &Watched| tap.look.is_some_and(|look| look <= now) || (closed && tap.holder.is_some());
+        self.taps().iter().filter(|(_, tap)| due(tap)).map(|(name, _)| *name).collect()
+    }
+
+    /// Looks at one tap, unless a call of libvirt's deals with it right now.
+    fn look(&self, name: IfName) {
+        let Some(_claim) = claims::try_now(&name) else { return self.look_again(&name, Some(STARTING)) };
+        let Some(tap) = self.taps().get(&name).cloned() else { return };
+        if let Some(holder) = &tap.holder
+            && procfs::is_attached(holder.pid, holder.fd, &name)
+        {
+            return self.look_again(&name, self.distance(&name, &tap));
+        }
+        let guard = state::guard_number(&name, self.dir);
+        if procfs::files_of(std::process::id(), &name).iter().any(|fd| Some(*fd) != guard) {
+            return self.look_again(&name, Some(STARTING)); // the hypervisor does not have it yet
+        }
+        self.update(&name, |tap| tap.holder = None);
+        match self.find_holder(&name) {
+            Some(holder) => {
+                if let Err(e) = state::reclaim(&name, self.dir, holder.pid) {
+                    warning!("{name}: {e}");
+                }
+                let distance = self.distance(&name, &tap);
+                self.update(&name, |tap| {
+                    tap.holder = Some(holder);
+                    tap.look = distance.and_then(|distance| Instant::now().checked_add(distance));
+                });
+            }
+            None => self.restore(name, &tap),
+        }
+    }
+
+    /// A close wakes us by itself where we have no guard and the clone device is the usual one.
+    fn distance(&self, name: &IfName, tap: &Watched) -> Option<Duration> {
+        let seen = tap.tunpath.as_deref().is_none_or(|path| path == DEFAULT_TUNPATH);
+        (state::guard_number(name, self.dir).is_some() || !seen).then_some(RUNNING)
+    }
+
+    fn find_holder(&self, name: &IfName) -> Option<Holder> {
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let holders = procfs::holders(name).unwrap_or_default();
+        let holder = holders.into_iter().find(|holder| holder.pid != own)?;
+        let process = pidfd::open(holder.pid).ok()?;
+        Some(Holder { pid: holder.pid, fd: holder.fd, process: Arc::new(process) })
+    }
+
+    fn restore(&self, name: IfName, tap: &Watched) {
+        match state::restore_within(&name, tap.tunpath.as_deref(), self.dir, RestoreFlags::empty(), Duration::ZERO) {
+            Ok(changed) => {
+                info!("{name}: restored after use, changed 0x{:x}", changed.bits());
+                self.taps().remove(&name);
+            }
+            Err(e) if e.errno() == Errno::EBUSY => {
+                self.look_again(&name, Some(HELD));
+            }
+            Err(e) if tap.failures < TRIES => {
+                info!("{name}: {e}");
+                self.update(&name, |tap| tap.failures = tap.failures.saturating_add(1));
+                self.look_again(&name, Some(HELD));
+            }
+            Err(e) => {
+                warning!("{name}: {e}; its record in {} stays", self.dir.display());
+                self.taps().remove(&name);
+            }
+        }
+    }
+
+    fn look_again(&self, name: &IfName, distance: Option<Duration>) {
+        self.update(name, |tap| tap.look = distance.and_then(|distance| Instant::now().checked_add(distance)));
+    }
+
+    fn update(&self, name: &IfName, change: impl FnOnce(&mut Watched)) {
+        if let Some(tap) = self.taps().get_mut(name) {
+            change(tap);
+        }
+    }
+}
