@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+static const char *program; /* not /proc/self/exe, which is another one under valgrind */
+
 struct lines {
     int count;
     virNetDevTapLogPriority priority;
@@ -173,7 +175,7 @@ static void debug(const char *value, const char *wanted)
     if (pid == 0) {
         dup2(output[1], 2);
         setenv("VIRNETDEVTAP_DEBUG", value, 1);
-        execl("/proc/self/exe", "errors", "one-error", NULL);
+        execl(program, "errors", "one-error", NULL);
         _exit(127);
     }
     close(output[1]);
@@ -189,6 +191,7 @@ int main(int argc, char **argv)
 {
     struct look before;
 
+    program = argv[0];
     if (argc == 2 && strcmp(argv[1], "one-error") == 0)
         return virNetDevTapDelete("", NULL) != -1;
     tap_namespaces();
