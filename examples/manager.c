@@ -121,7 +121,6 @@ static void start(struct tap *tap, char *program)
 static void counters(const struct tap *tap)
 {
     virDomainInterfaceStatsStruct s;
-
     if (virNetDevTapInterfaceStats(tap->name, &s, true) < 0)
         did(-1, tap->name, NULL);
     else
@@ -130,11 +129,10 @@ static void counters(const struct tap *tap)
             s.rx_packets, s.rx_bytes, s.tx_packets, s.tx_bytes);
 }
 
-/* A call that must be refused, with an error that says this. */
+/* A call that must be refused, and the error must say this. */
 static void refused(int rc, const char *name, const char *expected)
 {
     const char *message = virNetDevTapGetLastErrorMessage();
-
     say(rc < 0 && strstr(message, expected), name, "refused: %s", message);
 }
 
