@@ -50,8 +50,7 @@ pub(crate) fn attach(
 ) -> Result<Attempt<OwnedFd>> {
     let Some(name) = link.name else { return Ok(Attempt::Changed) };
     let queue = clone_device(tunpath)?;
-    let attached = set_iff_existing(queue.as_fd(), &name, flags);
-    if let Err(errno) = attached {
+    if let Err(errno) = set_iff_existing(queue.as_fd(), &name, flags) {
         let now = link::get(netlink, By::Name(&name)).context(&failed)?;
         let same = now.as_ref().is_some_and(|now| now.ifindex == link.ifindex && now.tap().is_some());
         return match errno {
@@ -62,11 +61,9 @@ pub(crate) fn attach(
             errno => Err(Error::system(errno, failed())),
         };
     }
-    // whoever renames devices meanwhile: the queue says which one it is attached to, if it is
-    let name = match attached {
-        Ok(name) if flags.contains(TunFlags::NO_PI) => name,
-        _ => tun::get_iff(queue.as_fd()).context(&failed)?.0,
-    };
+    // whoever renames devices meanwhile, and whatever TUNSETIFF said (on a macvtap's node it takes any name): the queue says
+    // which device it is attached to, if it is
+    let (name, _) = tun::get_iff(queue.as_fd()).context(&failed)?;
     let now = link::get(netlink, By::Name(&name)).context(&failed)?;
     Ok(if now.is_some_and(|now| now.ifindex == link.ifindex) { Attempt::Done(queue) } else { Attempt::Changed })
 }
