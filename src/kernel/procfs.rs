@@ -27,10 +27,11 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
     for entry in fs::read_dir("/proc").map_err(errno)?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let process = entry.path();
-        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
-        if fs::read_link(process.join("ns/net")).is_ok_and(|net| net != here) {
-            continue; // the same name, somewhere else
+        // the same name may be somewhere else; who ends between two looks must not count as being here
+        if fs::read_link(process.join("ns/net")).ok().as_ref() != Some(&here) {
+            continue;
         }
+        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
         let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
         found.push(Holder { pid, comm: comm.trim_end().to_owned(), fd });
     }
