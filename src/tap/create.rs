@@ -14,6 +14,7 @@ use bitflags::bitflags;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 bitflags! {
     /// libvirt's `virNetDevTapCreateFlags`.
@@ -298,7 +299,19 @@ fn held_by_us_alone(link: &Link) -> bool {
 }
 
 /// Gives an existing tap back the flags that attaching to it has overwritten. By an owner of the device that nobody
-/// holds this cannot fail; anything else is not ours any more.
+/// holds this cannot fail; anything else is not ours any more. Whoever looks at our files in /proc at this moment has
+/// them open a little longer than we do, and then the kernel refuses or ignores the flags: that is waited for.
 fn put_flags_back(netlink: &mut Netlink, link: &Link, flags: TunFlags, tunpath: &CStr) {
-    drop(open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, String::new));
+    const AT_MOST: Duration = Duration::from_millis(200);
+    let Some(name) = link.name else { return };
+    let before = link.tun.map(|tun| (tun.vnet_hdr, tun.pi));
+    let _ = until_free(&name, tunpath, AT_MOST, String::new, || {
+        let attempt = open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, String::new)?.map(drop);
+        let now = link::get(netlink, By::Index(link.ifindex)).context(String::new)?;
+        Ok(match now.map(|now| now.tun.map(|tun| (tun.vnet_hdr, tun.pi))) {
+            None => Attempt::Done(()), // it is gone
+            Some(now) if now != before => Attempt::Held,
+            Some(_) => attempt,
+        })
+    });
 }
