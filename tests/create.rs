@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, C, NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Event, Events, exists, interfaces, ip, no_news, sysfs, unchanged};
+use common::net::{Event, Events, exists, interfaces, ip, no_news, only, sysfs, unchanged};
 use common::process::{TUN_NODE, as_nobody, node, with_room_for};
 use common::{count, net, tun};
 use nix::errno::Errno;
@@ -20,7 +20,7 @@ fn a_named_tap(api: &dyn TapApi) {
     assert_eq!(events.take().first(), Some(&Event::New));
     assert_eq!(api.name_of(made.queues[0].as_fd()).unwrap(), "tap0");
     drop(made);
-    assert!(interfaces().is_empty(), "it goes with its queue");
+    assert!(only(&[]), "it goes with its queue");
 }
 
 fn each_combination_of_flags(api: &dyn TapApi) {
@@ -162,7 +162,7 @@ fn another_node_of_the_clone_device(api: &dyn TapApi) {
     let made = api.create(Some("tap0"), Some("/tmp/tun"), 2, PERSIST).unwrap();
     drop(made);
     api.delete("tap0", Some("/tmp/tun")).unwrap();
-    assert!(interfaces().is_empty());
+    assert!(only(&[]));
 }
 
 fn without_permission(api: &dyn TapApi) {
@@ -182,7 +182,7 @@ fn without_permission(api: &dyn TapApi) {
             }
         }
     });
-    assert!(interfaces().is_empty());
+    assert!(only(&[]));
 }
 
 fn running_out_of_files(api: &dyn TapApi) {
@@ -201,7 +201,7 @@ fn running_out_of_files(api: &dyn TapApi) {
                 }
                 Err(failure) => {
                     assert_eq!((failure.code, failure.errno), (38, Errno::EMFILE), "{failure:?}");
-                    assert!(interfaces().is_empty(), "room for {room}: {:?}", interfaces());
+                    assert!(only(&[]), "room for {room}: {:?}", interfaces());
                 }
             }
         }

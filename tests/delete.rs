@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Event, Events, exists, interfaces, ip, look, no_news, unchanged};
+use common::net::{Event, Events, assert_as, exists, gone, ip, look, no_news, only, unchanged};
 use common::process::{Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::{figure, tun};
 use nix::errno::Errno;
@@ -33,16 +33,16 @@ fn taps_of_every_sort(api: &dyn TapApi) {
     ip("link add br0 type bridge");
     for more in [0, tun::VNET_HDR, tun::NAPI, tun::VNET_HDR | tun::NAPI] {
         for flags in [TAP, TAP | tun::MULTI_QUEUE, tun::TAP, tun::TAP | tun::MULTI_QUEUE] {
-            tun::make_owned("tap0", flags | more, 1234);
+            tun::make_owned("tap0", flags | more, 0);
             ip("link set tap0 master br0 up");
             unchanged("bystander", || api.delete("tap0", None)).unwrap();
-            assert_eq!(interfaces(), ["br0", "bystander"]);
+            assert!(only(&["br0", "bystander"]));
         }
     }
     for (queues, flags) in [(0, PERSIST), (1, PERSIST), (3, PERSIST | VNET_HDR)] {
         drop(api.create(Some("tap0"), None, queues, flags).unwrap());
         api.delete("tap0", None).unwrap();
-        assert_eq!(interfaces(), ["br0", "bystander"]);
+        assert!(only(&["br0", "bystander"]));
     }
 }
 
@@ -76,7 +76,7 @@ fn a_held_one_stays(api: &dyn TapApi) {
             drop(holder);
             assert_eq!(exists("tap0"), persist == PERSIST);
             api.delete("tap0", None).unwrap();
-            assert!(!exists("tap0"));
+            assert!(gone("tap0"));
         }
     }
 }
@@ -115,7 +115,7 @@ fn a_detached_queue_holds(api: &dyn TapApi) {
     assert!(failure.text.contains(&format!("pid {}", std::process::id())), "{failure:?}");
     drop(queue);
     api.delete("tap0", None).unwrap();
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
 }
 
 /// No process shows a file that is under way in a socket.
@@ -132,7 +132,7 @@ fn a_file_in_flight_holds(api: &dyn TapApi) {
     assert!(api.holders("tap0").unwrap().is_empty());
     drop((one, other));
     api.delete("tap0", None).unwrap();
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
 }
 
 fn a_holder_that_goes_away_is_waited_for(api: &dyn TapApi) {
@@ -151,7 +151,7 @@ fn a_holder_that_goes_away_is_waited_for(api: &dyn TapApi) {
                 let deleted = Instant::now();
                 (releaser.join().unwrap(), deleted)
             });
-            assert!(!exists("tap0"));
+            assert!(gone("tap0"));
             reactions.push(deleted.saturating_duration_since(released));
         }
         reactions.sort();
@@ -172,7 +172,7 @@ fn a_holder_that_goes_away_at_once(api: &dyn TapApi) {
             scope.spawn(move || drop(queue));
             api.delete("tap0", None).unwrap();
         });
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
     }
 }
 
@@ -197,8 +197,9 @@ fn the_owner_needs_no_capability(api: &dyn TapApi) {
         }
         api.delete("missing0", Some("/tmp/tun")).unwrap();
     });
-    assert_eq!(interfaces(), ["other0", "other1"]);
-    assert_eq!(before, (look("other0"), look("other1")));
+    assert!(only(&["other0", "other1"]));
+    assert_as(&before.0, "other0");
+    assert_as(&before.1, "other1");
 }
 
 fn running_out_of_files(api: &dyn TapApi) {
@@ -210,9 +211,9 @@ fn running_out_of_files(api: &dyn TapApi) {
                 Ok(()) => break,
                 Err(failure) => assert_eq!((failure.code, failure.errno), (38, Errno::EMFILE), "{failure:?}"),
             }
-            assert_eq!(before, look("tap0"));
+            assert_as(&before, "tap0");
         }
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
     }
 }
 
@@ -223,7 +224,7 @@ fn a_poisoned_filter(api: &dyn TapApi) {
         tun::attach_filter(&queue);
         drop(queue);
         api.delete("tap0", None).unwrap();
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
     }
 }
 

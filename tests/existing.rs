@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Events, exists, interfaces, ip, look, no_news, sysfs, unchanged};
+use common::net::{Events, assert_as, exists, gone, ip, look, no_news, only, sysfs, unchanged};
 use common::process::{Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::{count, tun};
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ fn an_absent_one_is_made(api: &dyn TapApi) {
         let made = api.create(name, None, 2, ALLOW_EXISTING).unwrap();
         assert_eq!(tun::flags(&made.name), Some(TAP | tun::MULTI_QUEUE));
         drop(made);
-        assert!(interfaces().is_empty());
+        assert!(only(&[]));
     }
 }
 
@@ -141,7 +141,7 @@ fn further_queues_of_our_own(api: &dyn TapApi) {
     drop(first);
     assert!(exists("tap0"));
     drop(more);
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
 }
 
 fn persist_is_added(api: &dyn TapApi) {
@@ -167,7 +167,7 @@ fn running_out_of_files(api: &dyn TapApi) {
         let failure = result.unwrap_err();
         assert_eq!((failure.code, failure.errno), (38, Errno::EMFILE), "{failure:?}");
         assert_eq!(tun::flags("tap0"), Some(OWN | tun::PERSIST), "room for {room} files");
-        assert_eq!(look("tap0"), before, "room for {room} files");
+        assert_as(&before, "tap0");
     }
 }
 
@@ -191,7 +191,7 @@ fn the_owner_needs_no_capability(api: &dyn TapApi) {
         let failure = with_room_for(3, || api.create(Some("mine1"), Some("/tmp/tun"), 4, ALLOW_EXISTING)).unwrap_err();
         assert_eq!(failure.errno, Errno::EMFILE);
     });
-    assert_eq!(look("other0"), before);
+    assert_as(&before, "other0");
     assert_eq!(tun::flags("mine1"), Some(TAP | tun::MULTI_QUEUE | tun::VNET_HDR | tun::PERSIST));
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{C, NONE, TapApi, last_failure};
-use common::{run_again, runs_again};
+use common::{program, run_again, runs_again};
 use nix::errno::Errno;
 use std::ffi::{CStr, c_char, c_void};
 use std::process::Command;
@@ -105,7 +105,7 @@ fn debugging_by_environment() {
         return;
     }
     for (value, lines) in [("1", 2), ("0", 0), ("", 0)] {
-        let mut again = Command::new(std::env::current_exe().unwrap());
+        let mut again = Command::new(program());
         let output = run_again(&mut again).env("VIRNETDEVTAP_DEBUG", value).output().unwrap();
         assert!(output.status.success());
         let text = String::from_utf8(output.stderr).unwrap();

@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Events, interfaces, ip, ip_batch, no_news};
+use common::net::{Events, interfaces, ip, ip_batch, no_news, only};
 use common::{count, tun};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ fn one_counter_for_all_templates(api: &dyn TapApi) {
         open.push(made);
     }
     drop(open);
-    assert!(interfaces().is_empty());
+    assert!(only(&[]));
     assert_eq!(api.create(None, None, 1, NONE).unwrap().name, "vnet9", "numbers are not used again");
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Event, Events, exists, ip, look, no_news, set_up_quietly, unchanged};
+use common::net::{Event, Events, assert_as, exists, gone, ip, look, no_news, set_up_quietly, unchanged};
 use common::process::{Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::tun;
 use nix::errno::Errno;
@@ -29,10 +29,10 @@ fn set_on_a_free_tap(api: &dyn TapApi) {
     for flags in
         [TAP, TAP | tun::VNET_HDR | tun::NAPI, tun::TAP, TAP | tun::MULTI_QUEUE, tun::TAP | tun::MULTI_QUEUE | tun::VNET_HDR]
     {
-        tun::make_owned("tap0", flags, 1234);
+        tun::make_owned("tap0", flags, 0);
         unchanged("tap0", || api.set_persist("tap0", None, true).unwrap());
         api.set_persist("tap0", None, false).unwrap();
-        assert!(!exists("tap0"), "nobody holds it");
+        assert!(gone("tap0"), "nobody holds it");
     }
 }
 
@@ -48,7 +48,7 @@ fn set_on_a_held_multi_queue_tap(api: &dyn TapApi) {
         api.set_persist("tap0", None, false).unwrap();
         assert!(exists("tap0"), "it is held");
         assert!(!api.get_persist("tap0").unwrap());
-        assert_eq!(before.replace("\"numqueues\": 2", "\"numqueues\": 1"), look("tap0"), "all else is as it was");
+        assert_as(&before.replace("\"numqueues\": 2", "\"numqueues\": 1"), "tap0");
         api.set_persist("tap0", None, true).unwrap();
         drop(holder);
         assert!(exists("tap0"));
@@ -133,7 +133,7 @@ fn the_owner_needs_no_capability(api: &dyn TapApi) {
             let failure = api.set_persist("other0", Some("/tmp/tun"), false).unwrap_err();
             assert!(failure.errno == Errno::EPERM && failure.text.contains("1234"), "{failure:?}");
         });
-        assert!(!exists("mine0"));
+        assert!(gone("mine0"));
         assert!(api.get_persist("other0").unwrap());
         api.delete("other0", None).unwrap();
     }
@@ -148,9 +148,9 @@ fn running_out_of_files(api: &dyn TapApi) {
             Ok(()) => break,
             Err(failure) => assert_eq!((failure.code, failure.errno), (38, Errno::EMFILE), "{failure:?}"),
         }
-        assert_eq!(before, look("tap0"));
+        assert_as(&before, "tap0");
     }
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
 }
 
 each_api![

@@ -7,7 +7,7 @@ mod common;
 use common::api::{ALLOW_EXISTING, C, NONE, PERSIST, TapApi};
 use common::net::ip_batch;
 use common::process::Holder;
-use common::{count, figure, run_again, runs_again, skip, tun};
+use common::{count, figure, program, run_again, runs_again, skip, tun};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::process::Command;
@@ -35,27 +35,26 @@ fn trace(workload: fn()) -> BTreeMap<String, Vec<String>> {
         std::process::exit(0);
     }
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-s", "200", "-o", LOG, "--"]).arg(std::env::current_exe().unwrap());
+    strace.args(["-ff", "-qq", "-s", "200", "-o", LOG, "--"]).arg(program());
     let output = run_again(&mut strace).output().unwrap_or_else(|e| skip(&format!("strace: {e}")));
     let err = String::from_utf8_lossy(&output.stderr);
     if err.contains("ptrace") {
         skip(&format!("strace: {err}"));
     }
     assert!(output.status.success(), "{err}");
-    let log = std::fs::read_to_string(LOG).unwrap();
+    // one file for each thread; the marks are in the test's own
+    let files = std::fs::read_dir("/tmp").unwrap().flatten();
+    let logs = files.filter(|file| file.file_name().to_str().unwrap().starts_with("strace.log."));
+    let mut logs = logs.map(|file| std::fs::read_to_string(file.path()).unwrap());
+    let log = logs.find(|log| log.contains(MARK)).unwrap();
     let mut pieces = BTreeMap::new();
     let mut piece: Option<(String, Vec<String>)> = None;
-    let mut tid = "";
-    for (line_tid, line) in log.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
-        let line = line.trim_start();
+    for line in log.lines() {
         if let Some(mark) = line.split_once(MARK).map(|(_, rest)| rest.split('"').next().unwrap()) {
-            if let Some((name, calls)) = piece.take() {
-                pieces.insert(name, calls);
-            }
-            tid = line_tid;
+            pieces.extend(piece.take());
             piece = (!mark.is_empty()).then(|| (mark.to_owned(), Vec::new()));
-        } else if let Some((_, calls)) = piece.as_mut().filter(|_| line_tid == tid) {
-            let others = ["brk(", "mmap(", "munmap(", "mremap(", "mprotect(", "madvise(", "<..."];
+        } else if let Some((_, calls)) = &mut piece {
+            let others = ["brk(", "mmap(", "munmap(", "mremap(", "mprotect(", "madvise("];
             if !others.iter().any(|start| line.starts_with(start)) && !line.contains(", F_GETFD)") {
                 calls.push(line.to_owned());
             }
@@ -118,7 +117,8 @@ fn each_function() {
     assert!(pieces["get persist"].len() <= 6, "{:?}", pieces["get persist"]);
     assert!(pieces["delete, missing"].len() <= 6, "{:?}", pieces["delete, missing"]);
     let detached = pieces["set persist, held multi-queue"].iter().find(|call| call.contains("TUNSETQUEUE"));
-    assert!(detached.is_some_and(|call| call.ends_with("= 0")), "the queue takes no frames from those who use the tap");
+    let text = "the queue takes no frames from those who use the tap";
+    assert!(detached.is_some_and(|call| call.ends_with("= 0")), "{text}: {:?}", pieces["set persist, held multi-queue"]);
     for (name, calls) in pieces {
         for call in calls.iter().filter(|call| call.starts_with("open") || call.starts_with("socket")) {
             assert!(call.contains("CLOEXEC"), "{name}: {call}");

@@ -73,7 +73,7 @@ pub fn in_netns(path: &str, body: impl FnOnce()) {
         assert_eq!(before, process::open_files(), "files left open");
         return;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = Command::new(program());
     child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path).stdin(Stdio::null());
     child.env_remove("VIRNETDEVTAP_DEBUG").env_remove(AGAIN);
     let maps = [("uid_map", geteuid().as_raw()), ("gid_map", getegid().as_raw())].map(|(file, id)| (file, format!("0 {id} 1")));
@@ -118,6 +118,11 @@ fn set_up() {
     if let Err(e) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
         skip(&format!("/dev/net/tun: {e}"));
     }
+}
+
+/// This program, wherever it is and whatever is mounted over it.
+pub fn program() -> String {
+    format!("/proc/{}/exe", std::process::id())
 }
 
 /// The arguments and the environment to run the test of this process once more, in the same namespaces: under strace,

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// Runs `ip` with these words; it has to succeed.
 pub fn ip(words: &str) -> String {
@@ -50,12 +51,41 @@ pub fn look(name: &str) -> String {
     format!("{link:#}\n{files:?}")
 }
 
+/// Waits until it is so. Whoever reads /proc/PID/fdinfo, another test for one, has a file open a little longer than the
+/// process that closes it, so what the last close brings about may come late.
+pub fn soon(so: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if so() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// There is no such interface, at last.
+pub fn gone(name: &str) -> bool {
+    soon(|| !exists(name))
+}
+
+/// There are these interfaces and `lo`, at last.
+pub fn only(names: &[&str]) -> bool {
+    soon(|| interfaces() == names)
+}
+
+/// Asserts that the device is what it was when [`look`] was called.
+pub fn assert_as(before: &str, name: &str) {
+    assert!(soon(|| look(name) == before), "{name} before: {before}\nafter: {}", look(name));
+}
+
 /// Asserts that the call leaves the device as it was.
 pub fn unchanged<T>(name: &str, call: impl FnOnce() -> T) -> T {
     let before = look(name);
     let result = call();
-    let after = look(name);
-    assert!(before == after, "{name} before: {before}\nafter: {after}");
+    assert_as(&before, name);
     result
 }
 
@@ -63,7 +93,7 @@ pub fn unchanged<T>(name: &str, call: impl FnOnce() -> T) -> T {
 pub fn no_news<T>(call: impl FnOnce() -> T) -> T {
     let before = interfaces();
     let result = call();
-    assert_eq!(before, interfaces());
+    assert!(soon(|| interfaces() == before), "{before:?} before, {:?} after", interfaces());
     result
 }
 
