@@ -10,6 +10,7 @@ use common::process::{Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::{figure, tun};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,28 @@ fn a_namesake_elsewhere_is_not_named(api: &dyn TapApi) {
     });
     assert_eq!(api.holders("tap0").unwrap(), [holder.pid()]);
     elsewhere.join();
+}
+
+/// Nor while it ends.
+fn a_namesake_that_ends_is_not_named(api: &dyn TapApi) {
+    let own = nix::unistd::getpid().as_raw();
+    for _ in 0..common::count(10, 3) {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let elsewhere = common::process::Forked::run(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let namesake = tun::open("tap0", TAP).unwrap();
+            writer.write_all(b"x").unwrap();
+            drop([(); 20].map(|()| Holder::of(&namesake)));
+        });
+        reader.read_exact(&mut [0]).unwrap(); // it has no file of ours
+        let made = api.one("tap0", NONE);
+        for _ in 0..10 {
+            assert_eq!(api.holders("tap0").unwrap(), [own]);
+        }
+        elsewhere.join();
+        drop(made);
+        assert!(gone("tap0"));
+    }
 }
 
 fn a_detached_queue_holds(api: &dyn TapApi) {
@@ -235,6 +258,7 @@ each_api![
     a_held_one_stays,
     every_holder_is_named,
     a_namesake_elsewhere_is_not_named,
+    a_namesake_that_ends_is_not_named,
     a_detached_queue_holds,
     a_file_in_flight_holds,
     a_holder_that_goes_away_is_waited_for,
