@@ -103,14 +103,17 @@ fn an_alternative_name_is_not_the_name(api: &dyn TapApi) {
     assert_eq!(api.stats("other0").unwrap_err().errno, Errno::ENODEV);
 }
 
-fn any_interface_and_any_user(api: &dyn TapApi) {
+fn any_interface(api: &dyn TapApi) {
     ip("link add br0 type bridge");
     ip("link set lo up");
     for name in ["lo", "br0"] {
         assert_eq!(api.stats(name).unwrap(), proc_net_dev(name));
-        as_nobody(|| assert!(api.stats(name).is_ok()));
     }
     assert_eq!(with_room_for(0, || api.stats("lo").unwrap_err()).errno, Errno::EMFILE);
+}
+
+fn any_user(api: &dyn TapApi) {
+    as_nobody(|| assert_eq!(api.stats("lo").unwrap(), [0; 8]));
 }
 
 fn among_a_thousand(api: &dyn TapApi) {
@@ -132,7 +135,8 @@ each_api![
     dropped_frames,
     names_that_end_alike,
     an_alternative_name_is_not_the_name,
-    any_interface_and_any_user,
+    any_interface,
+    any_user,
     among_a_thousand,
 ];
 netns_tests![swapped, swapped_drops];
