@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test binary uses another part of this
 
 pub mod api;
+pub mod bridge;
 pub mod net;
 pub mod process;
 pub mod tun;
