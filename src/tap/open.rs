@@ -63,7 +63,10 @@ pub(crate) fn attach(
     }
     // whoever renames devices meanwhile, and whatever TUNSETIFF said (on a macvtap's node it takes any name): the queue says
     // which device it is attached to, if it is
-    let (name, _) = tun::get_iff(queue.as_fd()).context(&failed)?;
+    let name = match tun::get_iff(queue.as_fd()) {
+        Err(Errno::EBADFD) => return Ok(Attempt::Changed), // somebody has deleted it under our queue
+        answer => answer.context(&failed)?.0,
+    };
     let now = link::get(netlink, By::Name(&name)).context(&failed)?;
     Ok(if now.is_some_and(|now| now.ifindex == link.ifindex) { Attempt::Done(queue) } else { Attempt::Changed })
 }
