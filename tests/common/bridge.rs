@@ -212,7 +212,7 @@ impl BridgeApi for C {
                 isolated,
                 port.port.mtu,
                 &raw mut mtu,
-                force,
+                force.into(),
             )
         };
         mtu_of(outcome(rc), mtu)

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod bridge;
 pub mod net;
+pub mod ovs;
 pub mod process;
 pub mod tun;
 

@@ -1,0 +1,83 @@
+//! Open vSwitch of one's own: database, daemon with the userspace datapath, bridges.
+
+use super::skip;
+use nix::mount::{MsFlags, mount};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+pub struct Ovs {
+    pub server: Daemon,
+    pub switch: Daemon,
+}
+
+/// Ends when this is dropped, or when the test does.
+pub struct Daemon(Child);
+
+impl Daemon {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // SAFETY: a system call without pointers
+        let die_with_us = || match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        };
+        // SAFETY: the closure makes one system call
+        unsafe { command.pre_exec(die_with_us) };
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(e) => skip(&format!("{program}: {e} (package openvswitch-switch)")),
+        }
+    }
+
+    /// `SIGSTOP`: it is there and does not answer.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: by value; the child has not been waited for
+        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Ovs {
+    /// Starts it in this test's namespaces, with bridges of these names.
+    pub fn start(bridges: &[&str]) -> Self {
+        let none = None::<&str>;
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        std::fs::create_dir("/run/openvswitch").unwrap();
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        if !std::fs::exists(schema).unwrap() {
+            skip("no Open vSwitch (package openvswitch-switch)");
+        }
+        super::net::ip("link set lo up");
+        let database = "/run/openvswitch/conf.db";
+        assert!(Command::new("ovsdb-tool").args(["create", database, schema]).status().unwrap().success());
+        let server = Daemon::start(
+            "/usr/sbin/ovsdb-server",
+            &[database, "--remote=punix:/run/openvswitch/db.sock", "--no-chdir", "--pidfile"],
+        );
+        vsctl(&["--retry", "--no-wait", "init"]);
+        let switch = Daemon::start("/usr/sbin/ovs-vswitchd", &["--no-chdir", "--pidfile"]);
+        for bridge in bridges {
+            vsctl(&["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev"]);
+        }
+        Self { server, switch }
+    }
+}
+
+/// Runs ovs-vsctl, which has to succeed; its output without the last newline.
+pub fn vsctl(args: &[&str]) -> String {
+    let output = Command::new("ovs-vsctl").arg("--timeout=30").args(args).output().unwrap();
+    assert!(output.status.success(), "ovs-vsctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// The names of all ports that the database has for a bridge.
+pub fn ports(bridge: &str) -> String {
+    vsctl(&["list-ports", bridge])
+}
