@@ -83,3 +83,21 @@ pub unsafe extern "C" fn virNetDevReserveName(name: *const c_char) {
         Ok(())
     });
 }
+
+/// libvirt's own function of this name. The daemon calls it once, when it comes up: the moment to take over taps of
+/// hypervisors that have ended meanwhile, for which libvirt makes no call.
+///
+/// cbindgen:ignore
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn virNetDevOpenvswitchSetTimeout(timeout: c_uint) {
+    if let Some(symbol) = next(c"virNetDevOpenvswitchSetTimeout") {
+        // SAFETY: the symbol of this name has this signature since libvirt 3.9
+        let next: unsafe extern "C" fn(c_uint) = unsafe { std::mem::transmute(symbol) };
+        // SAFETY: takes a number
+        unsafe { next(timeout) };
+    }
+    fence("virNetDevOpenvswitchSetTimeout", (), || {
+        preload::come_up();
+        Ok(())
+    });
+}

@@ -57,14 +57,39 @@ fn lookup(name: &CStr) -> Option<*mut c_void> {
     if !global.is_null() {
         return Some(global);
     }
+    let path = loaded_libvirt()?;
     // SAFETY: the name is NUL-terminated, and nothing is loaded that is not there already
-    let library = unsafe { libc::dlopen(c"libvirt.so.0".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if library.is_null() {
         return None;
     }
     // SAFETY: the handle is good, the name NUL-terminated
     let local = unsafe { libc::dlsym(library, name.as_ptr()) };
     (!local.is_null()).then_some(local)
+}
+
+/// Under which name a libvirt has been loaded, if one has. Asks the dynamic linker's list, not the file system: a process
+/// without libvirt asks for each line that it logs.
+fn loaded_libvirt() -> Option<CString> {
+    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: size_t, found: *mut c_void) -> c_int {
+        // SAFETY: the dynamic linker gives a pointer to one entry of its list
+        let name = unsafe { (*info).dlpi_name };
+        if name.is_null() {
+            return 0;
+        }
+        // SAFETY: a name in the linker's list is NUL-terminated
+        let name = unsafe { CStr::from_ptr(name) };
+        if !name.to_bytes().ends_with(b"/libvirt.so.0") {
+            return 0;
+        }
+        // SAFETY: `found` is what loaded_libvirt() has passed on
+        unsafe { found.cast::<Option<CString>>().write(Some(name.to_owned())) };
+        1
+    }
+    let mut found = None;
+    // SAFETY: visit() has the signature that is asked for, and `found` outlives the call
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+    found
 }
 
 impl Libvirt {
@@ -151,7 +176,7 @@ impl Host for Libvirt {
 
     #[cfg(feature = "preload")]
     fn version(&self) -> u64 {
-        self.version.into()
+        self.version
     }
 }
 

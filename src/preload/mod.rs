@@ -171,6 +171,15 @@ fn is_foreign(name: &IfName) -> bool {
     persistent && !name.as_str().ends_with(NETWORK_DRIVERS)
 }
 
+/// The daemon comes up: taps that have records are seen to. Without any, there is nothing to watch yet.
+pub(crate) fn come_up() {
+    if let Some(dir) = state_dir()
+        && state::list(dir).is_ok_and(|names| !names.is_empty())
+    {
+        watcher::start(dir);
+    }
+}
+
 /// libvirt has just come up, and this is the tap of a guest that runs.
 pub(crate) fn reserve(name: &IfName) {
     let Some(dir) = state_dir() else { return };

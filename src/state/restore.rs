@@ -8,7 +8,7 @@ use super::record::{Created, Record, StateDir, Stored};
 use super::recreate;
 use super::snapshot::{QueueState, Snapshot};
 use crate::error::{Context, Result};
-use crate::host::warning;
+use crate::host::{info, warning};
 use crate::kernel::IfName;
 use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
@@ -35,6 +35,10 @@ bitflags! {
         const RECREATE = 1 << 3;
     }
 }
+
+/// What libvirt's own way of opening a tap and every honest hypervisor change, each time: nothing to warn an administrator of
+/// who did not ask for a restore.
+const ORDINARY: Fields = Fields::FLAGS.union(Fields::VNET_HDR_SIZE).union(Fields::OFFLOADS);
 
 /// One restore: which tap, by which means.
 pub(super) struct Restore<'a> {
@@ -244,7 +248,12 @@ impl Restore<'_> {
     /// One warning for each change; the fields for the caller.
     fn tell(&self, outcome: &Outcome) -> Fields {
         for change in &outcome.changes {
-            if !outcome.left.iter().any(|left| left.field == change.field) {
+            if outcome.left.iter().any(|left| left.field == change.field) {
+                continue;
+            }
+            if cfg!(feature = "preload") && ORDINARY.contains(change.field) {
+                info!("{}: {}, restored", self.name, change.what);
+            } else {
                 warning!("{}: {}, restored", self.name, change.what);
             }
         }

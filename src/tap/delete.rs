@@ -44,24 +44,29 @@ fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) 
     if link.queues() > 0 {
         return Ok(Attempt::Held);
     }
-    // The proof that nobody holds it, and the lock: while we have its only queue nobody else gets one.
-    let queue = match open::attach(netlink, tunpath, &link, open::present_flags(&link), failed)? {
-        Attempt::Done(queue) => queue,
-        Attempt::Held => return Ok(Attempt::Held),
-        Attempt::Changed => return Ok(Attempt::Changed),
-    };
-    if link.tap().is_some_and(|tap| tap.multi_queue) {
-        let now = link::get(netlink, By::Index(link.ifindex)).context(failed)?;
-        if now.is_some_and(|now| now.queues() > 1) {
-            return Ok(Attempt::Held); // somebody came between
+    // A single-queue tap tells only by being opened whether somebody holds it; while its queue is ours nobody gets it. A
+    // multi-queue tap has just told, and would let others in all the same.
+    let mut queue = None;
+    if link.tap().is_some_and(|tap| !tap.multi_queue) {
+        match open::attach(netlink, tunpath, &link, open::present_flags(&link), failed)? {
+            Attempt::Done(ours) => queue = Some(ours),
+            Attempt::Held => return Ok(Attempt::Held),
+            Attempt::Changed => return Ok(Attempt::Changed),
         }
     }
     match link::delete(netlink, link.ifindex).map_err(Errno::from) {
         Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(true)),
         // the owner of a tap may do this much: it goes with its last queue
         Err(Errno::EPERM) => {
-            tun::set_persist(queue.as_fd(), false).context(failed)?;
-            Ok(Attempt::Done(true))
+            let attached = queue.map_or_else(
+                || open::attach(netlink, tunpath, &link, open::present_flags(&link), failed),
+                |queue| Ok(Attempt::Done(queue)),
+            )?;
+            let Attempt::Done(queue) = attached else { return Ok(Attempt::Changed) };
+            match tun::set_persist(queue.as_fd(), false) {
+                Ok(()) | Err(Errno::EBADFD) => Ok(Attempt::Done(true)), // EBADFD: somebody else has deleted it
+                Err(errno) => Err(Error::system(errno, failed())),
+            }
         }
         Err(errno) => Err(Error::system(errno, failed())),
     }
