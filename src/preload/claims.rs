@@ -25,7 +25,8 @@ pub(super) fn wait_for(name: &IfName) -> Claim {
 
 /// None: somebody deals with it just now.
 pub(super) fn try_now(name: &IfName) -> Option<Claim> {
-    claimed().insert(*name).then_some(Claim(*name))
+    // not then_some(): a Claim that is made in vain would give the other's back
+    claimed().insert(*name).then(|| Claim(*name))
 }
 
 impl Drop for Claim {
