@@ -16,7 +16,7 @@ pub fn attach(tap: &IfName, config: &PortConfig) -> Result<u32> {
     let link = find_tap(&mut netlink, tap, config)?;
     let mut plug = Plug::start(netlink, link, &target)?;
     plug.require_free()?;
-    plug.or_put_back(|plug| plug.join(&Extra::default()))?;
+    plug.or_put_back(|plug| plug.join(Extra::default()))?;
     Ok(target.mtu)
 }
 
@@ -41,7 +41,7 @@ pub fn reattach(tap: &IfName, config: &PortConfig, force: bool) -> Result<u32> {
     plug.moves = true;
     plug.or_put_back(|plug| {
         plug.leave()?;
-        plug.join(&Extra::default())
+        plug.join(Extra::default())
     })?;
     Ok(target.mtu)
 }

@@ -82,13 +82,13 @@ fn plug(
     let mut plug = Plug::start(netlink, link, target)?;
     plug.require_free()?;
     let Some(wanted) = coalesce else {
-        plug.or_put_back(|plug| plug.join(&extra))?;
+        plug.or_put_back(|plug| plug.join(extra))?;
         return Ok(None);
     };
     let before = get_coalesce(&plug.netlink, tap)?;
     set_coalesce(&plug.netlink, tap, wanted)?;
     let result = get_coalesce(&plug.netlink, tap).and_then(|now| {
-        plug.or_put_back(|plug| plug.join(&extra))?;
+        plug.or_put_back(|plug| plug.join(extra))?;
         Ok(Some(now))
     });
     if result.is_err()

@@ -43,18 +43,18 @@ pub enum Switch {
     Midonet([u8; 16]),
 }
 
+fn hex(bytes: &[u8]) -> Vec<String> {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn mac_text(mac: &[u8]) -> String {
-    let bytes: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.join(":")
+    hex(mac).join(":")
 }
 
 fn uuid(bytes: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
+    let mut text = hex(bytes).concat();
+    for at in [8, 13, 18, 23] {
+        text.insert(at, '-');
     }
     text
 }

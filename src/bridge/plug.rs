@@ -137,7 +137,7 @@ impl<'a> Plug<'a> {
     }
 
     /// Goes into the bridge.
-    pub(super) fn join(&mut self, extra: &Extra) -> Result<()> {
+    pub(super) fn join(&mut self, extra: Extra) -> Result<()> {
         let bridge = &self.target.config.bridge;
         let mut change = Change { mac: extra.mac, mtu: Some(self.target.mtu), ..Change::default() };
         match &self.target.config.switch {

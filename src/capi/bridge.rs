@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::tap::{CreateFlags, NameRequest};
 use libc::{c_char, c_int, c_uchar, c_uint, size_t};
 use std::ffi::CStr;
-use std::mem::{align_of, size_of};
+use std::mem::{MaybeUninit, align_of, offset_of, size_of};
 
 #[cfg(not(feature = "preload"))]
 use crate::bridge::create as create_on_bridge;
@@ -233,23 +233,19 @@ impl Port {
         // SAFETY: passed on
         let vlan = unsafe { vlan(self.virtVlan) }?;
         let isolated = self.isolatedPort == VIR_TRISTATE_BOOL_YES;
-        if self.virtPortProfile.is_null() {
+        // SAFETY: passed on
+        let Some(profile) = (unsafe { value(self.virtPortProfile.cast::<ProfileFields>()) }) else {
             return Ok(PortConfig { bridge, switch: Switch::Linux { vlan, isolated }, mtu });
-        }
-        // SAFETY: not NULL; field by field, for an uninitialised bool in the rest must not be read
-        let kind = unsafe { (&raw const (*self.virtPortProfile).virtPortType).read() };
-        // SAFETY: likewise
-        let interface_id = unsafe { (&raw const (*self.virtPortProfile).interfaceID).read() };
+        };
         if isolated {
             return Err(Error::unsupported(format!("an isolated port on {bridge}, which is not a Linux bridge")));
         }
-        let switch = match kind {
+        let interface_id = profile.interface_id;
+        let switch = match profile.kind {
             VPORT_OPENVSWITCH => {
-                // SAFETY: likewise
-                let profile = unsafe { (&raw const (*self.virtPortProfile).profileID).read() };
                 Switch::OpenVswitch(OvsConfig {
                     interface_id,
-                    profile_id: profile_text(profile)?,
+                    profile_id: profile_text(profile.profile_id)?,
                     // SAFETY: 16 bytes or NULL, as the caller promises
                     vm_id: unsafe { value(self.vmuuid.cast()) },
                     // SAFETY: a MAC or NULL, as the caller promises
@@ -274,6 +270,35 @@ impl Port {
         Ok(PortConfig { bridge, switch, mtu })
     }
 }
+
+/// A virNetDevVPortProfile of which only this is read: the rest may not be initialised.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProfileFields {
+    kind: c_int,
+    before: MaybeUninit<[u8; 28]>,
+    profile_id: [c_char; 40],
+    interface_id: [u8; 16],
+    after: MaybeUninit<u32>,
+}
+
+/// A virNetDevVlan whose bool may have any value.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct VlanFields {
+    trunk: u8,
+    count: c_int,
+    tags: *const c_uint,
+    native_mode: c_int,
+    native_tag: c_uint,
+}
+
+const _: () = assert!(size_of::<ProfileFields>() == size_of::<virNetDevVPortProfile>());
+const _: () = assert!(offset_of!(ProfileFields, profile_id) == offset_of!(virNetDevVPortProfile, profileID));
+const _: () = assert!(offset_of!(ProfileFields, interface_id) == offset_of!(virNetDevVPortProfile, interfaceID));
+const _: () = assert!(size_of::<VlanFields>() == size_of::<virNetDevVlan>());
+const _: () = assert!(offset_of!(VlanFields, tags) == offset_of!(virNetDevVlan, tag));
+const _: () = assert!(offset_of!(VlanFields, native_tag) == offset_of!(virNetDevVlan, nativeTag));
 
 /// What a pointer points to, if it is not NULL.
 ///
@@ -308,36 +333,25 @@ fn profile_text(profile: [c_char; 40]) -> Result<Option<String>> {
 /// # Safety
 /// `pointer` is NULL or points to a virNetDevVlan whose `tag` has `nTags` elements.
 unsafe fn vlan(pointer: *const virNetDevVlan) -> Result<Option<VlanConfig>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: not NULL. As a byte, since C may have put anything into its bool.
-    let trunk = unsafe { (&raw const (*pointer).trunk).cast::<u8>().read() } != 0;
-    // SAFETY: not NULL
-    let count = unsafe { (&raw const (*pointer).nTags).read() };
-    // SAFETY: not NULL
-    let first = unsafe { (&raw const (*pointer).tag).read() };
-    // SAFETY: not NULL
-    let native_mode = unsafe { (&raw const (*pointer).nativeMode).read() };
-    // SAFETY: not NULL
-    let native_tag = unsafe { (&raw const (*pointer).nativeTag).read() };
-    let native_mode = match native_mode {
+    // SAFETY: passed on
+    let Some(vlan) = (unsafe { value(pointer.cast::<VlanFields>()) }) else { return Ok(None) };
+    let native_mode = match vlan.native_mode {
         0 => NativeMode::Default,
         1 => NativeMode::Tagged,
         2 => NativeMode::Untagged,
         other => return Err(Error::argument(format!("unknown native VLAN mode {other}"))),
     };
-    let count = usize::try_from(count).ok().filter(|count| *count <= MAX_TAGS);
+    let count = usize::try_from(vlan.count).ok().filter(|count| *count <= MAX_TAGS);
     let count = count.ok_or_else(|| Error::argument(format!("a VLAN with a number of tags not in 0..{MAX_TAGS}")))?;
     if count == 0 {
         return Ok(None);
     }
-    if first.is_null() {
+    if vlan.tags.is_null() {
         return Err(Error::argument("a VLAN with tag NULL"));
     }
     // SAFETY: not NULL, and the caller promises that many elements
-    let tags = unsafe { std::slice::from_raw_parts(first, count) }.to_vec();
-    Ok(Some(VlanConfig { trunk, tags, native_mode, native_tag }))
+    let tags = unsafe { std::slice::from_raw_parts(vlan.tags, count) }.to_vec();
+    Ok(Some(VlanConfig { trunk: vlan.trunk != 0, tags, native_mode, native_tag: vlan.native_tag }))
 }
 
 // both are 22 numbers in the same order

@@ -225,11 +225,12 @@ impl FdbEntry {
     fn header(&self, ifindex: i32) -> [u8; NDMSG] {
         let state = if self.local { NUD_PERMANENT } else { NUD_NOARP };
         let mut header = [0; NDMSG];
-        let [family, _, _, _, a, b, c, d, e, f, flags, _] = &mut header;
+        let [family, _, _, _, index @ .., _, _, flags, _] = &mut header;
         *family = AF_BRIDGE;
-        [*a, *b, *c, *d] = ifindex.to_ne_bytes();
-        [*e, *f] = state.to_ne_bytes();
+        *index = ifindex.to_ne_bytes();
         *flags = NTF_MASTER | self.flags;
+        let [_, _, _, _, _, _, _, _, nud @ .., _, _] = &mut header;
+        *nud = state.to_ne_bytes();
         header
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn run(program: &str, args: &[String], limit: Duration) -> Result<Fin
 }
 
 /// Marks what others have opened without O_CLOEXEC. Kernels before 5.11 do not know this; then they are inherited.
+#[allow(clippy::unnecessary_wraps)] // what pre_exec() takes
 fn close_other_files() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: by value, and this process is about to be another program
