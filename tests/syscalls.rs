@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::api::{ALLOW_EXISTING, C, NONE, PERSIST, TapApi};
+use common::api::{ALLOW_EXISTING, C, IFUP, NONE, PERSIST, TapApi};
+use common::bridge::{BridgeApi, port};
 use common::net::ip_batch;
 use common::process::Holder;
 use common::{count, figure, program, run_again, runs_again, skip, tun};
@@ -149,4 +150,25 @@ fn statistics_among_many_interfaces() {
     assert!(read(&pieces["many"]) <= read(&pieces["few"]) + 64, "the answer is about one interface");
 }
 
-netns_tests![each_function, statistics_among_many_interfaces];
+fn bridge_ports() {
+    let pieces = trace(|| {
+        ip_batch("link add br0 type bridge\nlink add br1 type bridge\n");
+        drop(C.create_in("tap0", IFUP, &port("br0")).unwrap());
+        let made = marked("create in a port", || C.create_in("tap0", IFUP, &port("br0")).unwrap());
+        let isolated = marked("create in an isolated port", || C.create_in("tap1", IFUP, &port("br0").isolated()).unwrap());
+        marked("reattach, there already", || C.reattach("tap0", &port("br0"), false).unwrap());
+        marked("reattach", || C.reattach("tap0", &port("br1"), false).unwrap());
+        ip_batch("link set tap0 nomaster\n");
+        marked("attach", || C.attach("tap0", &port("br0")).unwrap());
+        drop((made, isolated));
+    });
+    for (name, calls) in &pieces {
+        figure(&format!("{name}: {} system calls: {}", calls.len(), summary(calls)));
+    }
+    assert!(pieces["create in a port"].len() <= 12, "{:?}", pieces["create in a port"]);
+    assert!(pieces["reattach, there already"].len() <= 8, "{:?}", pieces["reattach, there already"]);
+    let changes = |name: &str| pieces[name].iter().filter(|call| call.contains("RTM_SETLINK")).count();
+    assert_eq!((changes("create in a port"), changes("attach"), changes("reattach")), (1, 1, 1));
+}
+
+netns_tests![bridge_ports, each_function, statistics_among_many_interfaces];

@@ -1,4 +1,5 @@
-//! Open vSwitch of one's own: database, daemon with the userspace datapath, bridges.
+//! Open vSwitch of one's own: database, daemon, bridges. With the kernel's datapath where there is one, else with that in
+//! user space.
 
 use super::skip;
 use nix::mount::{MsFlags, mount};
@@ -63,11 +64,18 @@ impl Ovs {
         );
         vsctl(&["--retry", "--no-wait", "init"]);
         let switch = Daemon::start("/usr/sbin/ovs-vswitchd", &["--no-chdir", "--pidfile"]);
+        let datapath = if in_kernel() { "datapath_type=system" } else { "datapath_type=netdev" };
         for bridge in bridges {
-            vsctl(&["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev"]);
+            vsctl(&["add-br", bridge, "--", "set", "bridge", bridge, datapath]);
         }
         Self { server, switch }
     }
+}
+
+/// Does the kernel have the datapath? Then a tap that is a port has the master `ovs-system`.
+pub fn in_kernel() -> bool {
+    let _ = Command::new("modprobe").args(["-q", "openvswitch"]).stdin(Stdio::null()).status();
+    std::fs::exists("/sys/module/openvswitch").unwrap()
 }
 
 /// Runs ovs-vsctl, which has to succeed; its output without the last newline.
