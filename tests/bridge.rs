@@ -56,7 +56,8 @@ fn addresses(api: &dyn BridgeApi) {
     assert_eq!(address(Some(MAC), USE_MAC_FOR_BRIDGE), "52:54:00:12:34:56");
     assert_eq!(address(Some([0xfe, 1, 2, 3, 4, 5]), NONE), "fa:01:02:03:04:05");
     assert_eq!(address(Some([0xfe, 1, 2, 3, 4, 5]), USE_MAC_FOR_BRIDGE), "fe:01:02:03:04:05");
-    assert!(address(None, NONE).starts_with("fe:"));
+    let own = address(None, NONE); // the kernel's begins with 0xfe itself at times
+    assert!(own.starts_with("fe:") || own.starts_with("fa:"), "{own}");
     let failure = no_news(|| {
         same_bridge("br0", || api.create_with(Some("tap0"), Some([1; 6]), 1, USE_MAC_FOR_BRIDGE, &port("br0"), None).unwrap_err())
     });
