@@ -110,6 +110,7 @@ fn a_tunpath_of_another_kind(api: &dyn TapApi) {
     nix::unistd::mkfifo("/tmp/fifo", nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind("/tmp/socket").unwrap();
     tun::make("old0", tun::TAP | tun::MULTI_QUEUE | tun::VNET_HDR);
+    tun::make("one0", tun::TAP);
     for (path, errno) in [
         ("/tmp/missing", Errno::ENOENT),
         ("/tmp/file/x", Errno::ENOTDIR),
@@ -120,20 +121,22 @@ fn a_tunpath_of_another_kind(api: &dyn TapApi) {
         ("/tmp/fifo", Errno::ENOTTY),
         ("/dev/null", Errno::ENOTTY),
     ] {
-        let calls: [&dyn Fn() -> Result<(), common::api::Failure>; 7] = [
+        let calls: [&dyn Fn() -> Result<(), common::api::Failure>; 6] = [
             &|| api.create(Some("tap0"), Some(path), 1, NONE).map(drop),
             &|| api.create(Some("tap0"), Some(path), 2, PERSIST | ALLOW_EXISTING).map(drop),
             &|| api.create(None, Some(path), 0, PERSIST).map(drop),
             &|| api.create(Some("old0"), Some(path), 1, ALLOW_EXISTING).map(drop),
             &|| api.create(Some("old0"), Some(path), 2, ALLOW_EXISTING).map(drop),
             &|| api.set_persist("old0", Some(path), false),
-            &|| api.delete("old0", Some(path)),
         ];
         for call in calls {
             let failure = no_news(|| unchanged("old0", || call().unwrap_err()));
             assert_eq!((failure.code, failure.errno), (38, errno), "{path}: {failure:?}");
             assert!(failure.text.contains(path), "{failure:?}");
         }
+        // a multi-queue tap is deleted without opening it
+        let failure = no_news(|| unchanged("one0", || api.delete("one0", Some(path)).unwrap_err()));
+        assert_eq!((failure.code, failure.errno), (38, errno), "{path}: {failure:?}");
         api.delete("missing0", Some(path)).unwrap(); // there is nothing to open it for
     }
 }
@@ -153,7 +156,8 @@ fn a_tunpath_of_macvtap(api: &dyn TapApi) {
     {
         no_news(|| unchanged("old0", || api.create(name, Some("/tmp/macvtap"), queues, flags).unwrap_err()));
     }
-    no_news(|| unchanged("old0", || api.delete("old0", Some("/tmp/macvtap")).unwrap_err()));
+    tun::make("one0", tun::TAP);
+    no_news(|| unchanged("one0", || api.delete("one0", Some("/tmp/macvtap")).unwrap_err()));
     no_news(|| unchanged("old0", || api.set_persist("old0", Some("/tmp/macvtap"), false).unwrap_err()));
 }
 

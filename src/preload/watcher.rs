@@ -135,7 +135,7 @@ impl Watcher {
             return self.look_again(&name, Some(STARTING)); // the hypervisor does not have it yet
         }
         self.update(&name, |tap| tap.holder = None);
-        match self.find_holder(&name) {
+        match Self::find_holder(&name) {
             Some(holder) => {
                 if let Err(e) = state::reclaim(&name, self.dir, holder.pid) {
                     warning!("{name}: {e}");
@@ -156,7 +156,7 @@ impl Watcher {
         (state::guard_number(name, self.dir).is_some() || !seen).then_some(RUNNING)
     }
 
-    fn find_holder(&self, name: &IfName) -> Option<Holder> {
+    fn find_holder(name: &IfName) -> Option<Holder> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let holders = procfs::holders(name).unwrap_or_default();
         let holder = holders.into_iter().find(|holder| holder.pid != own)?;
