@@ -1,4 +1,4 @@
-//! ETHTOOL_GFEATURES: the only way to read what TUNSETOFFLOAD has set. See linux/ethtool.h.
+//! ETHTOOL_GFEATURES: the only way to read what TUNSETOFFLOAD has set; ETHTOOL_SFEATURES. See linux/ethtool.h.
 
 use super::ifname::IfName;
 use super::netlink::Netlink;
@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
 const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
 
@@ -18,12 +19,14 @@ mod raw {
 }
 
 /// The names that the kernel has for the offloads of a tap (`netdev_features_strings`, net/ethtool/common.c).
-const NAMES: [(&[u8], Offloads); 5] = [
+const NAMES: [(&[u8], Offloads); 7] = [
     (b"tx-checksum-ip-generic", Offloads::CSUM),
     (b"tx-tcp-segmentation", Offloads::TSO4),
     (b"tx-tcp6-segmentation", Offloads::TSO6),
     (b"tx-tcp-ecn-segmentation", Offloads::TSO_ECN),
     (b"tx-udp-segmentation", Offloads::USO),
+    (b"tx-udp_tnl-segmentation", Offloads::UDP_TUNNEL),
+    (b"tx-udp_tnl-csum-segmentation", Offloads::UDP_TUNNEL_CSUM),
 ];
 
 /// Where the features are in this kernel's bit set.
@@ -33,21 +36,50 @@ struct Layout {
     bits: Vec<(usize, Offloads)>,
 }
 
-/// The offloads that are on.
-pub(crate) fn offloads(netlink: &Netlink, name: &IfName) -> Result<Offloads, Errno> {
+/// The offloads of a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features {
+    pub on: Offloads,
+    /// Those that the administrator does not mind: all of a new tap's. TUNSETOFFLOAD overwrites it, too.
+    pub requested: Offloads,
+}
+
+fn cached_layout(netlink: &Netlink, name: &IfName) -> Result<&'static Layout, Errno> {
     static LAYOUT: OnceCell<Layout> = OnceCell::new(); // does not change while the kernel runs
-    let layout = LAYOUT.get_or_try_init(|| layout(netlink, name))?;
+    LAYOUT.get_or_try_init(|| layout(netlink, name))
+}
+
+pub(crate) fn read(netlink: &Netlink, name: &IfName) -> Result<Features, Errno> {
+    let layout = cached_layout(netlink, name)?;
     // struct ethtool_gfeatures: cmd, size, then per 32 features: available, requested, active, never_changed
     let mut request = vec![0_u32; layout.words.saturating_mul(4).saturating_add(2)];
     put(&mut request, &[ETHTOOL_GFEATURES, u32::try_from(layout.words).unwrap_or_default()]);
     ethtool(netlink, name, &mut request)?;
-    let active = |bit: usize| {
-        let word = (bit / 32).saturating_mul(4).saturating_add(4);
-        request
-            .get(word)
-            .is_some_and(|word| word.checked_shr(u32::try_from(bit % 32).unwrap_or_default()).unwrap_or_default() & 1 == 1)
+    let those_in = |word: usize| {
+        let set = |bit: usize| request.get((bit / 32).saturating_mul(4).saturating_add(word)).is_some_and(|w| w & mask(bit) != 0);
+        layout.bits.iter().filter(|(bit, _)| set(*bit)).fold(Offloads::empty(), |all, (_, offload)| all | *offload)
     };
-    Ok(layout.bits.iter().filter(|(bit, _)| active(*bit)).fold(Offloads::empty(), |all, (_, offload)| all | *offload))
+    Ok(Features { requested: those_in(3), on: those_in(4) })
+}
+
+/// Sets which offloads the administrator does not mind. Takes CAP_NET_ADMIN.
+pub(crate) fn request(netlink: &Netlink, name: &IfName, requested: Offloads) -> Result<(), Errno> {
+    let layout = cached_layout(netlink, name)?;
+    // struct ethtool_sfeatures: cmd, size, then per 32 features: valid, requested
+    let mut request = vec![0_u32; layout.words.saturating_mul(2).saturating_add(2)];
+    put(&mut request, &[ETHTOOL_SFEATURES, u32::try_from(layout.words).unwrap_or_default()]);
+    for (bit, offload) in &layout.bits {
+        let block = request.iter_mut().skip((bit / 32).saturating_mul(2).saturating_add(2));
+        for (word, wanted) in block.zip([true, requested.contains(*offload)]) {
+            *word |= if wanted { mask(*bit) } else { 0 };
+        }
+    }
+    ethtool(netlink, name, &mut request)
+}
+
+/// The bit in its word.
+fn mask(bit: usize) -> u32 {
+    1_u32.checked_shl(u32::try_from(bit % 32).unwrap_or_default()).unwrap_or_default()
 }
 
 fn layout(netlink: &Netlink, name: &IfName) -> Result<Layout, Errno> {

@@ -11,6 +11,14 @@ pub(crate) fn duplicate(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     file.try_clone_to_owned().map_err(io_errno)
 }
 
+/// The caller's effective user and group.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    // SAFETY: takes nothing and cannot fail
+    let uid = unsafe { libc::geteuid() };
+    // SAFETY: as above
+    (uid, unsafe { libc::getegid() })
+}
+
 /// strerror(3), thread-safe, in the process's locale as libvirt's messages are.
 pub(crate) fn strerror(errno: Errno) -> String {
     let mut buffer = [0_u8; 128];

@@ -15,6 +15,9 @@ bitflags! {
         const TSO_ECN = 0x08;
         /// The kernel knows the two only together.
         const USO = 0x20 | 0x40;
+        /// Linux 6.17
+        const UDP_TUNNEL = 0x80;
+        const UDP_TUNNEL_CSUM = 0x100;
     }
 }
 
@@ -27,6 +30,7 @@ mod raw {
     nix::ioctl_write_ptr_bad!(tunsettxfilter, nix::request_code_write!(b'T', 209, size_of::<u32>()), [u16; 2]);
     nix::ioctl_read!(tungetvnethdrsz, b'T', 215, libc::c_int);
     nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
+    nix::ioctl_write_ptr!(tunattachfilter, b'T', 213, libc::sock_fprog);
     nix::ioctl_write_ptr!(tundetachfilter, b'T', 214, libc::sock_fprog);
     nix::ioctl_read!(tungetfilter, b'T', 219, libc::sock_fprog);
     nix::ioctl_write_ptr!(tunsetvnetle, b'T', 220, libc::c_int);
@@ -100,7 +104,7 @@ pub(crate) fn set_offloads(queue: BorrowedFd<'_>, offloads: Offloads) -> Result<
     unsafe { raw::tunsetoffload(queue.as_raw_fd(), offloads.bits().into()) }.map(drop)
 }
 
-/// Number of instructions of the socket filter that was attached last (TUNGETFILTER); stays after it was detached.
+/// Number of instructions of the socket filter that was attached last, even if it was detached since (TUNGETFILTER).
 pub(crate) fn filter_len(queue: BorrowedFd<'_>) -> Result<u16, Errno> {
     let mut program = libc::sock_fprog { len: 0, filter: std::ptr::null_mut() };
     // SAFETY: TUNGETFILTER writes one sock_fprog; the pointer in it is the other process's, and never followed
@@ -110,11 +114,15 @@ pub(crate) fn filter_len(queue: BorrowedFd<'_>) -> Result<u16, Errno> {
 
 /// Takes away everything that filters or steers frames and cannot be read: the MAC filter, the socket filter, and both
 /// eBPF programs. What this kernel does not have is not there to be taken away.
+///
+/// Detaching the socket filter leaves its length and its address behind; attaching an empty one overwrites both, and fails.
 pub(crate) fn clear_filters(queue: BorrowedFd<'_>) -> Result<(), Errno> {
     let fd = queue.as_raw_fd();
     let no_filter = libc::sock_fprog { len: 0, filter: std::ptr::null_mut() };
     // SAFETY: struct tun_filter is two u16, flags and count, and then `count` addresses: none
     let tx = unsafe { raw::tunsettxfilter(fd, &raw const EMPTY_TX_FILTER) };
+    // SAFETY: TUNATTACHFILTER reads one sock_fprog, and no instruction behind it, since there is none
+    let _ = unsafe { raw::tunattachfilter(fd, &raw const no_filter) };
     // SAFETY: TUNDETACHFILTER does not look at its argument, which is valid for the call all the same
     let socket = unsafe { raw::tundetachfilter(fd, &raw const no_filter) };
     // SAFETY: reads one int through the pointer, which is valid for the call

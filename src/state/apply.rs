@@ -1,11 +1,12 @@
 //! Putting properties back.
 
-use super::fields::Fields;
+use super::fields::{Change, Fields};
 use super::snapshot::{Snapshot, TapState};
 use crate::bridge::port;
-use crate::kernel::link::{self, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN};
+use crate::kernel::features;
+use crate::kernel::link::{self, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, Tun};
 use crate::kernel::netlink::{Netlink, Refusal};
-use crate::kernel::sys::strerror;
+use crate::kernel::sys::{self, strerror};
 use crate::kernel::tunprops::{self, Offloads};
 use nix::errno::Errno;
 use std::os::fd::BorrowedFd;
@@ -34,8 +35,9 @@ impl Failures {
 /// frames is taken away whether it was there or not, since it cannot be read.
 pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, queue: Option<BorrowedFd<'_>>) -> Failures {
     let mut failures = Failures::default();
-    if let (Some(before), Some(now), Some(queue)) = (&before.tap, &now.tap, queue) {
-        apply_tap(&mut failures, before, now, queue);
+    if let (Some(before), Some(tap), Some(queue)) = (&before.tap, &now.tap, queue) {
+        apply_tap(&mut failures, before, tap, queue);
+        apply_requested_offloads(netlink, before, now);
     }
     if let Some(queue) = queue
         && before.link_type != now.link_type
@@ -46,13 +48,33 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
     failures
 }
 
-fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: BorrowedFd<'_>) {
-    // "nobody in particular" cannot be set: root, so that nobody gains
+type SetId = fn(BorrowedFd<'_>, u32) -> Result<(), Errno>;
+
+/// Gives the tap back its owner and its group through a queue that is still open, for an owner to be able to open another.
+/// Where there was none, it is the caller's until [`apply`].
+pub(crate) fn put_owners_back(before: &TapState, now: &Tun, queue: BorrowedFd<'_>) -> Result<Vec<Change>, Errno> {
+    let (uid, gid) = sys::effective_ids();
     if before.owner != now.owner {
-        failures.note_if(Fields::OWNER, tunprops::set_owner(queue, before.owner.unwrap_or_default()));
+        tunprops::set_owner(queue, before.owner.unwrap_or(uid))?;
     }
     if before.group != now.group {
-        failures.note_if(Fields::GROUP, tunprops::set_group(queue, before.group.unwrap_or_default()));
+        tunprops::set_group(queue, before.group.unwrap_or(gid))?;
+    }
+    Ok(before.owners_changed(now.owner, now.group))
+}
+
+fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: BorrowedFd<'_>) {
+    for (was, now, field, set) in [
+        (before.owner, now.owner, Fields::OWNER, tunprops::set_owner as SetId),
+        (before.group, now.group, Fields::GROUP, tunprops::set_group),
+    ] {
+        if was != now {
+            // "nobody in particular" cannot be set: root, so that nobody gains
+            failures.note_if(field, set(queue, was.unwrap_or_default()));
+        }
+        if was.is_none() {
+            failures.note(field, "the kernel does not take \"none\", so it is 0 now");
+        }
     }
     failures.note_if(Fields::FILTERS, tunprops::clear_filters(queue));
     if let (Some(before), Some(now)) = (&before.queue, &now.queue) {
@@ -68,6 +90,16 @@ fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: 
     }
     if let (Some(before), true) = (before.offloads, before.offloads != now.offloads) {
         failures.note_if(Fields::OFFLOADS, tunprops::set_offloads(queue, Offloads::from_bits_retain(before)));
+    }
+}
+
+/// TUNSETOFFLOAD leaves its mark also where it was taken back. Only for the eye, so no failure without CAP_NET_ADMIN.
+fn apply_requested_offloads(netlink: &Netlink, before: &TapState, now: &Snapshot) {
+    let now_requested = now.tap.as_ref().and_then(|tap| tap.offloads_requested);
+    if let (Some(before), Some(name)) = (before.offloads_requested, now.if_name())
+        && now_requested != Some(before)
+    {
+        let _ = features::request(netlink, &name, Offloads::from_bits_retain(before));
     }
 }
 

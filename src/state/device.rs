@@ -8,7 +8,7 @@ use crate::kernel::link::{self, By, IFLA_NET_NS_FD, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{IfName, netns, sysfs, tun, tunprops};
 use nix::errno::Errno;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What tells a device from all others of this boot and namespace. An index alone does not: with the right capability one
 /// can ask for an index that another device had.
@@ -38,6 +38,14 @@ impl Identity {
         };
         self.ifindex == link.ifindex && same_inode
     }
+
+    /// The same for a device that was in another namespace, where it may have got another index.
+    fn is_after_a_move(&self, link: &Link) -> bool {
+        match (self.inode, sysfs::inode(link)) {
+            (Some(recorded), Some(now)) => recorded == now,
+            _ => self.ifindex == link.ifindex,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -48,16 +56,16 @@ pub(crate) enum Located {
     Stranger,
 }
 
-/// Looks for the device with this identity. A guard knows its device wherever it is; one that was moved to another
-/// network namespace is brought back.
+/// Looks in this namespace for the device with this identity. A guard knows it under any name.
+///
+/// When a device is deleted, its files can be attached to another one, so what a guard knows is not believed blindly.
 pub(crate) fn locate(netlink: &mut Netlink, name: &IfName, identity: Identity, guard: Option<BorrowedFd<'_>>) -> Result<Located> {
     let failed = || format!("Unable to look for {name}");
     if let Some(guard) = guard
         && let Ok((now, _)) = tun::get_iff(guard)
     {
-        bring_back(&now, guard)?;
-        let (now, _) = tun::get_iff(guard).context(failed)?;
-        if let Some(link) = link::get(netlink, By::Name(&now)).context(failed)?.filter(|link| link.tap().is_some()) {
+        let link = link::get(netlink, By::Name(&now)).context(failed)?;
+        if let Some(link) = link.filter(|link| link.tap().is_some() && identity.is_after_a_move(link)) {
             return Ok(Located::Here(link.into()));
         }
     }
@@ -69,17 +77,37 @@ pub(crate) fn locate(netlink: &mut Netlink, name: &IfName, identity: Identity, g
     Ok(if stranger.is_some() { Located::Stranger } else { Located::Gone })
 }
 
-fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
+/// Is this file, now, a queue of the device behind `link`?
+pub(crate) fn is_queue_of(guard: BorrowedFd<'_>, link: &Link) -> bool {
+    tun::get_iff(guard).is_ok_and(|(name, _)| Some(name) == link.name)
+}
+
+/// A device that was moved to another network namespace, as seen from there. None: it is here, or it may not be known.
+pub(crate) fn elsewhere(guard: BorrowedFd<'_>) -> Result<Option<(Netlink, Link)>> {
+    let failed = || "Unable to look into another network namespace".to_owned();
+    let Some(there) = other_netns(guard).context(failed)? else { return Ok(None) };
+    let mut netlink = netns::inside(there.as_fd(), Netlink::open).context(failed)?;
+    let (name, _) = tun::get_iff(guard).context(failed)?;
+    let link = link::get(&mut netlink, By::Name(&name)).context(failed)?;
+    Ok(link.map(|link| (netlink, link)))
+}
+
+fn other_netns(guard: BorrowedFd<'_>) -> std::result::Result<Option<OwnedFd>, Errno> {
+    let Ok(there) = tunprops::device_netns(guard) else { return Ok(None) }; // not permitted to ask: assume it is here
+    let here = netns::own()?;
+    Ok(if netns::same(there.as_fd(), here.as_fd())? { None } else { Some(there) })
+}
+
+/// Brings the device of a guard back that was moved to another network namespace.
+pub(crate) fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
     let failed = || format!("Unable to bring {name} back from another network namespace");
-    let Ok(there) = tunprops::device_netns(guard) else { return Ok(()) }; // not permitted to ask: assume it is here
+    let Some(there) = other_netns(guard).context(failed)? else { return Ok(()) };
     let here = netns::own().context(failed)?;
-    if netns::same(there.as_fd(), here.as_fd()).context(failed)? {
-        return Ok(());
-    }
+    let (name, _) = tun::get_iff(guard).context(failed)?;
     let target = here.as_raw_fd().cast_unsigned();
     netns::inside(there.as_fd(), || {
         let mut netlink = Netlink::open()?;
-        let link = link::get(&mut netlink, By::Name(name))?.ok_or(Errno::ENODEV)?;
+        let link = link::get(&mut netlink, By::Name(&name))?.ok_or(Errno::ENODEV)?;
         let moved = link::set(&mut netlink, link.ifindex, 0, 0, |request| {
             request.attr_u32(IFLA_NET_NS_FD, target);
         });

@@ -47,7 +47,7 @@ pub fn save(name: &IfName, state_dir: &Path) -> Result<()> {
     let mut netlink = open_netlink(name)?;
     let dir = StateDir::open_or_make(state_dir)?;
     if let Some(stored) = dir.load(name)? {
-        finish_earlier_run(&mut netlink, name, &dir, &stored)?;
+        finish_earlier_run(&mut netlink, name, &dir, stored)?;
     }
     let before = snapshot_of_free_device(&mut netlink, name)?;
     dir.add(name, &Record::new(&netlink, before)?)
@@ -58,20 +58,20 @@ fn open_netlink(name: &IfName) -> Result<Netlink> {
 }
 
 /// An older record: what it says is put right first. It is void if its device can't be there any more.
-fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stored: &Stored) -> Result<()> {
+fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stored: Stored) -> Result<()> {
     if !stored.record.is_of_this_boot()? {
         warning!("{name}: replacing a state record of an earlier boot");
-        return dir.remove(name, stored);
+        return dir.remove(name, &stored);
     }
     require_this_netns(netlink, name, &stored.record)?;
     let flags = RestoreFlags::empty();
-    let mut restore = Restore { name, tunpath: DEFAULT_TUNPATH, flags, netlink, patience: LIMIT };
-    match restore.run(dir, stored) {
+    let mut restore = Restore { dir, stored, name, tunpath: DEFAULT_TUNPATH, flags, netlink, patience: LIMIT };
+    match restore.run() {
         Ok(_) => Ok(()),
         Err(e) if e.errno() == Errno::EEXIST => {
             warning!("{name}: replacing the state record of a device that is gone");
             drop(guard::take(dir, name)?);
-            dir.remove(name, stored)
+            dir.remove(name, &restore.stored)
         }
         Err(e) => {
             Err(Error::system(e.errno(), format!("An earlier run of {name} was never restored, and cannot be now: {}", e.text())))
@@ -127,7 +127,7 @@ pub fn hold(name: &IfName, state_dir: &Path, queues: &[BorrowedFd<'_>]) -> Resul
     }
     let created =
         Created { ifindex: link.ifindex, inode: sysfs::inode(&link), persist: link.tap().is_some_and(|tun| tun.persist) };
-    let Some(stored) = dir.load(name)? else {
+    let Some(mut stored) = dir.load(name)? else {
         let mut record = Record::new(&netlink, None)?;
         record.created = Some(created);
         return dir.add(name, &record);
@@ -138,7 +138,7 @@ pub fn hold(name: &IfName, state_dir: &Path, queues: &[BorrowedFd<'_>]) -> Resul
         None => {
             let mut record = stored.record.clone();
             record.created = Some(created);
-            dir.replace(name, &stored, &record)
+            dir.replace(name, &mut stored, record)
         }
         Some(before) if !device::Identity::from(before).is(&link) => Err(stranger(name)),
         Some(before) => match queues.first() {
@@ -165,10 +165,15 @@ pub fn reclaim(name: &IfName, state_dir: &Path, pid: i32) -> Result<()> {
     let stored = dir.load(name)?.ok_or_else(missing)?;
     require_current(&netlink, name, &stored.record)?;
     let Some(before) = stored.record.before.as_ref().filter(|before| before.tap.is_some()) else { return Ok(()) };
-    if guard::get(&dir, name)?.is_some_and(|guard| tun::get_iff(guard.as_fd()).is_ok()) {
-        return Ok(());
+    let guard = guard::get(&dir, name)?;
+    let guard = guard.as_ref().map(AsFd::as_fd);
+    if let Some(guard) = guard
+        && device::elsewhere(guard)?.is_some()
+    {
+        return Ok(()); // moved to another namespace, but ours to bring back
     }
-    match locate(&mut netlink, name, before.into(), None)? {
+    match locate(&mut netlink, name, before.into(), guard)? {
+        Located::Here(link) if guard.is_some_and(|guard| device::is_queue_of(guard, &link)) => Ok(()),
         Located::Here(link) => guard::keep(&dir, name, reclaim::reclaim(&mut netlink, name, &link, pid)?.into()),
         Located::Gone => Err(Error::system(Errno::ENODEV, format!("Unable to reclaim tap device {name}"))),
         Located::Stranger => Err(stranger(name)),
@@ -183,30 +188,39 @@ pub fn check(name: &IfName, state_dir: &Path) -> Result<Fields> {
     let Some(stored) = dir.load(name)? else { return Ok(Fields::empty()) };
     require_current(&netlink, name, &stored.record)?;
     let guard = guard::get(&dir, name)?;
-    check_device(&mut netlink, name, &stored.record, guard.as_ref().map(AsFd::as_fd))
+    let guard = guard.as_ref().map(AsFd::as_fd);
+    if let Some(guard) = guard
+        && let Some((mut there, link)) = device::elsewhere(guard)?
+    {
+        return compare(&mut there, name, &stored.record, &link, Some(guard));
+    }
+    check_here(&mut netlink, name, &stored.record, guard)
 }
 
-fn check_device(netlink: &mut Netlink, name: &IfName, record: &Record, guard: Option<BorrowedFd<'_>>) -> Result<Fields> {
-    let failed = || format!("Unable to check the state of {name}");
+fn check_here(netlink: &mut Netlink, name: &IfName, record: &Record, guard: Option<BorrowedFd<'_>>) -> Result<Fields> {
     let (identity, persist) = match (&record.before, &record.created) {
         (Some(before), _) => (before.into(), false),
         (None, Some(created)) => (created.into(), created.persist),
         (None, None) => return Ok(Fields::empty()),
     };
-    let link: Box<Link> = match locate(netlink, name, identity, guard)? {
-        Located::Here(link) => link,
-        Located::Stranger => return Err(stranger(name)),
-        Located::Gone if record.before.is_some() => return Ok(Fields::VANISHED),
-        Located::Gone => return Ok(Fields::empty()),
-    };
-    let Some(before) = &record.before else {
-        let changed = link.tap().is_some_and(|tun| tun.persist != persist);
-        return Ok(if changed { Fields::PERSIST } else { Fields::empty() });
-    };
-    let mut now = Snapshot::read(netlink, &link, guard).context(failed)?;
+    match locate(netlink, name, identity, guard)? {
+        Located::Here(link) if record.before.is_some() => {
+            compare(netlink, name, record, &link, guard.filter(|guard| device::is_queue_of(*guard, &link)))
+        }
+        Located::Here(link) if link.tap().is_some_and(|tun| tun.persist != persist) => Ok(Fields::PERSIST),
+        Located::Stranger => Err(stranger(name)),
+        Located::Gone if record.before.is_some() => Ok(Fields::VANISHED),
+        Located::Here(_) | Located::Gone => Ok(Fields::empty()),
+    }
+}
+
+fn compare(netlink: &mut Netlink, name: &IfName, record: &Record, link: &Link, guard: Option<BorrowedFd<'_>>) -> Result<Fields> {
+    let failed = || format!("Unable to check the state of {name}");
+    let Some(before) = &record.before else { return Ok(Fields::empty()) };
+    let mut now = Snapshot::read(netlink, link, guard).context(failed)?;
     let flags = now.tun_flags() | TunFlags::NO_CARRIER;
     if let (Some(tap), None, 0) = (&mut now.tap, guard, link.queues())
-        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, &link, flags, failed)
+        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, link, flags, failed)
     {
         tap.queue = QueueState::read(queue.as_fd()).ok();
     }
@@ -239,7 +253,7 @@ pub(crate) fn restore_within(
     let mut netlink = open_netlink(name)?;
     require_current(&netlink, name, &stored.record)?;
     let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
-    Restore { name, tunpath, flags, netlink: &mut netlink, patience }.run(&dir, &stored)
+    Restore { dir: &dir, stored, name, tunpath, flags, netlink: &mut netlink, patience }.run()
 }
 
 /// Lets the guard go and forgets the record, whatever it is like.

@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,8 +40,6 @@ pub(crate) struct Record {
     /// What an attempt to restore found changed that could not be finished: [`Fields`](super::Fields).
     #[serde(default)]
     pub found: u32,
-    #[serde(flatten)]
-    later: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A device that did not exist before.
@@ -62,7 +61,6 @@ impl Record {
             before,
             created: None,
             found: 0,
-            later: serde_json::Map::default(),
         })
     }
 
@@ -84,6 +82,8 @@ impl Record {
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub record: Record,
+    /// All that stood there, known or not.
+    raw: Value,
     file: FileId,
 }
 
@@ -141,13 +141,13 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(garbage(&failed(), "it is not text")),
             result => result.map_err(io_errno).context(failed)?,
         };
-        let version = serde_json::from_str::<Version>(&text).map_err(|e| garbage(&failed(), &e.to_string()))?.version;
-        if version != VERSION {
+        let raw: Value = serde_json::from_str(&text).map_err(|e| garbage(&failed(), &e.to_string()))?;
+        if let Some(version) = raw.get("version").filter(|version| **version != VERSION) {
             let why = format!("it has version {version}, which this library (version {VERSION}) does not know");
             return Err(garbage(&failed(), &why));
         }
-        let record = serde_json::from_str(&text).map_err(|e| garbage(&failed(), &e.to_string()))?;
-        Ok(Some(Stored { record, file }))
+        let record = Record::deserialize(&raw).map_err(|e| garbage(&failed(), &e.to_string()))?;
+        Ok(Some(Stored { record, raw, file }))
     }
 
     /// Writes the first record of a tap. EEXIST: somebody else just did.
@@ -156,16 +156,21 @@ impl StateDir {
         if self.present(name)?.is_some() {
             return Err(Error::system(Errno::EEXIST, format!("Unable to write the state record {}", self.shown(name))));
         }
-        self.write(name, record).inspect_err(|_| self.remove_file(&file_name(name)))
+        let text = serde_json::to_value(record).map_err(|e| self.unwritable(name, &e))?;
+        self.write(name, &text).map(drop).inspect_err(|_| self.remove_file(&file_name(name)))
     }
 
-    /// Replaces a record that has been read before.
-    pub(crate) fn replace(&self, name: &IfName, old: &Stored, record: &Record) -> Result<()> {
+    /// Replaces a record that has been read before. What a newer version of the library wrote into it stays.
+    pub(crate) fn replace(&self, name: &IfName, stored: &mut Stored, record: Record) -> Result<()> {
         let _lock = self.lock()?;
-        match self.present(name)? {
-            Some(present) if present == old.file => self.write(name, record),
-            _ => Err(self.replaced(name)),
+        if self.present(name)? != Some(stored.file) {
+            return Err(self.replaced(name));
         }
+        let mut raw = serde_json::to_value(&record).map_err(|e| self.unwritable(name, &e))?;
+        add_missing(&mut raw, &stored.raw);
+        let file = self.write(name, &raw)?;
+        *stored = Stored { record, raw, file };
+        Ok(())
     }
 
     /// Removes a record that has been read before; no error if somebody else did.
@@ -235,23 +240,25 @@ impl StateDir {
         }
     }
 
-    fn write(&self, name: &IfName, record: &Record) -> Result<()> {
+    fn write(&self, name: &IfName, record: &Value) -> Result<FileId> {
         let failed = || format!("Unable to write the state record {}", self.shown(name));
-        let text =
-            serde_json::to_string_pretty(record).map_err(|e| Error::internal(Errno::EINVAL, format!("{}: {e}", failed())))?;
+        let text = format!("{record:#}\n");
         let temporary = format!(".{name}{TEMPORARY}");
         let write = || {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let mut file = openat(&self.dir, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)?;
             file.write_all(text.as_bytes()).map_err(io_errno)?;
             file.sync_all().map_err(io_errno)?;
-            renameat(&self.dir, temporary.as_str(), &self.dir, file_name(name).as_str())
+            renameat(&self.dir, temporary.as_str(), &self.dir, file_name(name).as_str())?;
+            file_id(file.as_fd())
         };
-        if let Err(errno) = write() {
-            self.remove_file(&temporary);
-            return Err(Error::system(errno, failed()));
-        }
-        fsync(&self.dir).context(failed)
+        let written = write().inspect_err(|_| self.remove_file(&temporary)).context(failed)?;
+        fsync(&self.dir).context(failed)?;
+        Ok(written)
+    }
+
+    fn unwritable(&self, name: &IfName, e: &serde_json::Error) -> Error {
+        Error::internal(Errno::EINVAL, format!("Unable to write the state record {}: {e}", self.shown(name)))
     }
 
     fn unlink(&self, name: &IfName) -> Result<()> {
@@ -277,9 +284,15 @@ impl StateDir {
     }
 }
 
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
+/// Adds to an object, and to the objects in it, what another one has besides.
+fn add_missing(target: &mut Value, source: &Value) {
+    let (Value::Object(target), Value::Object(source)) = (target, source) else { return };
+    for (key, value) in source {
+        match target.get_mut(key) {
+            Some(present) => add_missing(present, value),
+            None => drop(target.insert(key.clone(), value.clone())),
+        }
+    }
 }
 
 fn file_name(name: &IfName) -> String {

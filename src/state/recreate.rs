@@ -2,34 +2,41 @@
 
 use super::apply::apply;
 use super::fields::Fields;
+use super::restore::{Outcome, Restore, left};
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
 use crate::host::warning;
 use crate::kernel::link::{self, By};
-use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
 use crate::tap::open;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Makes the tap. Takes CAP_NET_ADMIN. What is not ours to make (addresses, routes, tc) is lost.
-pub(super) fn recreate(netlink: &mut Netlink, before: &Snapshot, tunpath: &CStr) -> Result<()> {
+/// Makes the tap; what could not be made as it was is `left`. Takes CAP_NET_ADMIN. What is not ours to make (addresses,
+/// routes, tc) is lost.
+///
+/// The tap becomes persistent only after its identity was recorded: whatever comes between, it is either gone or known.
+pub(super) fn recreate(restore: &mut Restore<'_>, before: &Snapshot, outcome: &mut Outcome) -> Result<()> {
     let failed = || format!("Unable to make {} anew", before.name);
-    let queue = make(before, tunpath)?;
-    // from here on a failure takes the device away again: it is not persistent yet
+    let queue = make(before, restore.tunpath)?;
+    let netlink = &mut *restore.netlink;
     let (name, _) = tun::get_iff(queue.as_fd()).context(failed)?;
     let link = link::get(netlink, By::Name(&name)).context(failed)?.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
     let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
-    let failures = apply(netlink, before, &now, Some(queue.as_fd()));
-    if let Some(link) = link::get(netlink, By::Index(link.ifindex)).context(failed)? {
-        let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
-        for left in before.changes(&now).iter().filter(|left| left.field != Fields::PERSIST) {
-            let why = failures.of(left.field).unwrap_or("the kernel does not allow it");
-            warning!("{}: made anew, but {}: {why}", before.name, left.what);
+    outcome.failures = apply(netlink, before, &now, Some(queue.as_fd()));
+    let link =
+        link::get(netlink, By::Index(link.ifindex)).context(failed)?.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
+    let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
+    restore.amend(|record| {
+        if let Some(before) = &mut record.before {
+            (before.ifindex, before.inode) = (now.ifindex, now.inode);
         }
-    }
-    tun::set_persist(queue.as_fd(), true).context(failed)
+    });
+    tun::set_persist(queue.as_fd(), true).context(failed)?;
+    outcome.left = left(before, &now, &outcome.failures);
+    outcome.left.retain(|left| left.field != Fields::PERSIST);
+    Ok(())
 }
 
 fn make(before: &Snapshot, tunpath: &CStr) -> Result<OwnedFd> {

@@ -1,18 +1,18 @@
 //! Restore: a tap that was there before becomes what it was; one that was not goes.
 
-use super::apply::{Failures, apply};
-use super::device::{Located, locate, stranger};
+use super::apply::{Failures, apply, put_owners_back};
+use super::device::{Located, bring_back, is_queue_of, locate, stranger};
 use super::fields::{Change, Fields, fields};
 use super::guard::{self, Guard};
 use super::record::{Created, Record, StateDir, Stored};
 use super::recreate;
 use super::snapshot::{QueueState, Snapshot};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::{info, warning};
 use crate::kernel::IfName;
 use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
-use crate::kernel::tun::TunFlags;
+use crate::kernel::tun::{self, TunFlags};
 use crate::tap::wait::{Attempt, until_free};
 use crate::tap::{delete_device, open};
 use bitflags::bitflags;
@@ -42,6 +42,8 @@ const ORDINARY: Fields = Fields::FLAGS.union(Fields::VNET_HDR_SIZE).union(Fields
 
 /// One restore: which tap, by which means.
 pub(super) struct Restore<'a> {
+    pub dir: &'a StateDir,
+    pub stored: Stored,
     pub name: &'a IfName,
     pub tunpath: &'a CStr,
     pub flags: RestoreFlags,
@@ -53,36 +55,54 @@ pub(super) struct Restore<'a> {
 /// What is to be told about a device that was looked at.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    changes: Vec<Change>,
-    failures: Failures,
-    left: Vec<Change>,
+    /// What the hypervisor had changed; one entry or more for a property.
+    pub changes: Vec<Change>,
+    pub failures: Failures,
+    /// What is still not as it was.
+    pub left: Vec<Change>,
+}
+
+impl Outcome {
+    /// Adds what was found now to what was found, and perhaps put right, before.
+    fn add(&mut self, changes: Vec<Change>) {
+        let known = fields(&self.changes);
+        self.changes.extend(changes.into_iter().filter(|change| !known.contains(change.field)));
+    }
 }
 
 impl Restore<'_> {
     /// Restores what the record says and takes the record out of the directory. On failure the record stays, with what
     /// has been found changed so far, and a guard if one can be had.
-    pub(super) fn run(&mut self, dir: &StateDir, stored: &Stored) -> Result<Fields> {
-        let mut guard = guard::take(dir, self.name)?;
+    pub(super) fn run(&mut self) -> Result<Fields> {
+        let mut guard = guard::take(self.dir, self.name)?;
         let mut outcome = Outcome::default();
-        let result = match &stored.record {
+        let result = match &self.stored.record.clone() {
             Record { before: Some(before), .. } => self.present(before, &mut guard, &mut outcome),
             Record { created: Some(created), .. } => self.absent(created, &mut outcome),
             Record { .. } => self.never_held(),
         };
-        let fields = self.tell(&outcome) | Fields::from_bits_retain(stored.record.found);
-        if result.is_err() {
-            if let Some(file) = guard.take() {
-                guard::keep(dir, self.name, file)?;
-            }
-            if fields.bits() != stored.record.found {
-                let mut record = stored.record.clone();
-                record.found = fields.bits();
-                dir.replace(self.name, stored, &record)?;
+        let fields = self.tell(&outcome) | Fields::from_bits_retain(self.stored.record.found);
+        match result {
+            Ok(()) => self.dir.remove(self.name, &self.stored).map(|()| fields),
+            Err(e) => {
+                if let Some(file) = guard.take() {
+                    guard::keep(self.dir, self.name, file)?;
+                }
+                if fields.bits() != self.stored.record.found {
+                    self.amend(|record| record.found = fields.bits());
+                }
+                Err(e)
             }
         }
-        result?;
-        dir.remove(self.name, stored)?;
-        Ok(fields)
+    }
+
+    /// Adds to the record. A directory that cannot be written to is no reason to stop.
+    pub(super) fn amend(&mut self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.stored.record.clone();
+        change(&mut record);
+        if let Err(e) = self.dir.replace(self.name, &mut self.stored, record) {
+            warning!("{}: the record is not up to date: {e}", self.name);
+        }
     }
 
     /// The device was absent, and Hold has seen which one came.
@@ -121,6 +141,9 @@ impl Restore<'_> {
     }
 
     fn present(&mut self, before: &Snapshot, guard: &mut Option<Guard>, outcome: &mut Outcome) -> Result<()> {
+        if let Some(guard) = guard.as_ref() {
+            bring_back(self.name, guard.as_fd())?;
+        }
         let link = match locate(self.netlink, self.name, before.into(), guard.as_ref().map(AsFd::as_fd))? {
             Located::Stranger => return Err(stranger(self.name)),
             Located::Gone if self.flags.contains(RestoreFlags::REMOVE) => return Ok(()),
@@ -134,13 +157,16 @@ impl Restore<'_> {
         if link.tap().is_none() {
             return self.macvtap(before, &link, outcome);
         }
-        if let Some(file) = guard.take() {
-            self.keep_alive(before, &link, &file, outcome)?;
+        if let Some(file) = guard.as_ref().filter(|file| is_queue_of(file.as_fd(), &link)) {
+            self.keep_alive(before, &link, file, outcome)?;
         }
+        *guard = None;
         match self.when_free(before, &link, outcome) {
+            Err(e) if e.errno() == Errno::ENODEV => self.vanished(before, outcome),
             Err(e) if e.errno() == Errno::EBUSY && self.flags.contains(RestoreFlags::EVICT) => {
                 self.evict(link.ifindex)?;
-                recreate::recreate(self.netlink, before, self.tunpath)
+                outcome.changes.push(Change { field: Fields::VANISHED, what: "device was deleted".into() });
+                recreate::recreate(self, before, outcome)
             }
             Err(e) => {
                 *guard = super::reclaim::win_back(self.netlink, &link).map(Guard::new);
@@ -150,21 +176,21 @@ impl Restore<'_> {
         }
     }
 
-    /// Sees to it that the device outlives the guard, which is let go after this. All else waits until it is sure that the
-    /// hypervisor is gone.
+    /// Sees to it that the device outlives the guard, which is let go after this, and that its owner may open it then. All
+    /// else waits until it is sure that the hypervisor is gone.
     fn keep_alive(&mut self, before: &Snapshot, link: &Link, guard: &Guard, outcome: &mut Outcome) -> Result<()> {
-        let failed = || format!("Unable to restore the persist flag of {}", self.name);
+        let failed = || format!("Unable to restore the persist flag and the owner of {}", self.name);
         if !link.carrier {
             // an attached queue sets it on, so somebody has set it off; the next one who attaches sets it on again
             outcome.changes.extend(Change::of(Fields::CARRIER, "carrier", &"on", &"off", ToString::to_string));
         }
-        if let (Some(before), Some(now)) = (&before.tap, link.tap())
-            && before.persist != now.persist
-        {
-            crate::kernel::tun::set_persist(guard.as_fd(), before.persist).context(failed)?;
+        let (Some(before), Some(now)) = (&before.tap, link.tap()) else { return Ok(()) };
+        if before.persist != now.persist {
+            tun::set_persist(guard.as_fd(), before.persist).context(failed)?;
             let change = Change::of(Fields::PERSIST, "persist flag", &before.persist, &now.persist, ToString::to_string);
             outcome.changes.extend(change);
         }
+        outcome.changes.extend(put_owners_back(before, now, guard.as_fd()).context(failed)?);
         Ok(())
     }
 
@@ -173,10 +199,11 @@ impl Restore<'_> {
     fn when_free(&mut self, before: &Snapshot, link: &Link, outcome: &mut Outcome) -> Result<()> {
         let (name, tunpath, patience, index) = (self.name, self.tunpath, self.patience, link.ifindex);
         let failed = || format!("Unable to restore tap device {name}");
+        let gone_meanwhile = || Error::system(Errno::ENODEV, failed());
         let flags = before.tun_flags() | TunFlags::NO_CARRIER;
         let netlink = &mut *self.netlink;
         let (mut now, queue) = until_free(name, tunpath, patience, failed, || {
-            let Some(link) = link::get(netlink, By::Index(index)).context(failed)? else { return Ok(Attempt::Changed) };
+            let link = link::get(netlink, By::Index(index)).context(failed)?.ok_or_else(gone_meanwhile)?;
             if link.queues() > 0 {
                 return Ok(Attempt::Held);
             }
@@ -187,10 +214,10 @@ impl Restore<'_> {
         if let (Some(before), Some(now)) = (&before.tap, &mut now.tap) {
             now.queue = Some(QueueState::read(queue.as_fd()).context(failed)?);
             if before.persist != now.persist {
-                crate::kernel::tun::set_persist(queue.as_fd(), before.persist).context(failed)?;
+                tun::set_persist(queue.as_fd(), before.persist).context(failed)?;
             }
         }
-        outcome.changes.extend(before.changes(&now));
+        outcome.add(before.changes(&now));
         outcome.failures = apply(netlink, before, &now, Some(queue.as_fd()));
         let queue = if flags.contains(TunFlags::NO_PI) {
             queue
@@ -201,14 +228,13 @@ impl Restore<'_> {
                 link.map_or(Ok(Attempt::Changed), |link| open::attach(netlink, tunpath, &link, flags, failed))
             })?
         };
-        let Some(link) = link::get(netlink, By::Index(index)).context(failed)? else { return Ok(()) };
+        let link = link::get(netlink, By::Index(index)).context(failed)?.ok_or_else(gone_meanwhile)?;
         let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
-        outcome.left = before.changes(&now);
+        outcome.left = left(before, &now, &outcome.failures);
         if self.flags.contains(RestoreFlags::RECREATE) && fields(&outcome.left).intersects(Fields::OWNER | Fields::GROUP) {
             gone(link::delete(self.netlink, index).map_err(Into::into)).context(failed)?;
             drop(queue);
-            recreate::recreate(self.netlink, before, tunpath)?;
-            outcome.left.clear();
+            recreate::recreate(self, before, outcome)?;
         }
         Ok(())
     }
@@ -230,7 +256,7 @@ impl Restore<'_> {
     fn vanished(&mut self, before: &Snapshot, outcome: &mut Outcome) -> Result<()> {
         let (change, why_not) = match &before.tap {
             Some(tap) if tap.persist => {
-                recreate::recreate(self.netlink, before, self.tunpath)?;
+                recreate::recreate(self, before, outcome)?;
                 (Change { field: Fields::VANISHED, what: "device had vanished".into() }, None)
             }
             Some(_) => (lost(), Some("it was not persistent, so somebody else kept it alive")),
@@ -247,19 +273,16 @@ impl Restore<'_> {
 
     /// One warning for each change; the fields for the caller.
     fn tell(&self, outcome: &Outcome) -> Fields {
-        for change in &outcome.changes {
-            if outcome.left.iter().any(|left| left.field == change.field) {
-                continue;
-            }
-            if cfg!(feature = "preload") && ORDINARY.contains(change.field) {
+        let (left, known) = (fields(&outcome.left), fields(&outcome.changes));
+        for change in outcome.changes.iter().chain(outcome.left.iter().filter(|left| !known.contains(left.field))) {
+            if left.contains(change.field) {
+                let why = outcome.failures.of(change.field).unwrap_or("the kernel does not allow it");
+                warning!("{}: {}, not restored: {why}", self.name, change.what);
+            } else if cfg!(feature = "preload") && ORDINARY.contains(change.field) {
                 info!("{}: {}, restored", self.name, change.what);
             } else {
                 warning!("{}: {}, restored", self.name, change.what);
             }
-        }
-        for left in &outcome.left {
-            let why = outcome.failures.of(left.field).unwrap_or("the kernel does not allow it");
-            warning!("{}: {}, not restored: {why}", self.name, left.what);
         }
         let mut changed = fields(&outcome.changes) | fields(&outcome.left);
         changed.set(Fields::UNRESTORED, !outcome.left.is_empty());
@@ -269,6 +292,13 @@ impl Restore<'_> {
 
 fn lost() -> Change {
     Change { field: Fields::VANISHED, what: "device has vanished".into() }
+}
+
+/// What is not as it was after all has been put back. A socket filter that was there before is gone, as it should.
+pub(super) fn left(before: &Snapshot, now: &Snapshot, failures: &Failures) -> Vec<Change> {
+    let mut left = before.changes(now);
+    left.retain(|left| left.field != Fields::FILTERS || failures.of(Fields::FILTERS).is_some());
+    left
 }
 
 /// A device that is not there any more is as good as deleted.

@@ -12,9 +12,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
-/// Attributes that a later version of the library wrote are kept in `later` wherever a record is rewritten.
-type Later = serde_json::Map<String, serde_json::Value>;
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub ifindex: i32,
@@ -35,8 +32,6 @@ pub(crate) struct Snapshot {
     pub tap: Option<TapState>,
     /// None for a tap.
     pub macvtap: Option<Macvtap>,
-    #[serde(flatten)]
-    pub later: Later,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +46,9 @@ pub(crate) struct TapState {
     /// None where nobody could read it: it takes an attached queue.
     pub queue: Option<QueueState>,
     pub offloads: Option<u32>,
-    #[serde(flatten)]
-    pub later: Later,
+    /// Those that `ethtool -k` shows as requested. They follow TUNSETOFFLOAD and do nothing by themselves.
+    #[serde(default)]
+    pub offloads_requested: Option<u32>,
 }
 
 /// What only an attached queue tells.
@@ -87,6 +83,7 @@ impl Snapshot {
             }
             _ => None,
         };
+        let features = link.tap().and_then(|_| features::read(netlink, &name).ok());
         let tap = match link.tap() {
             Some(tun) => Some(TapState {
                 persist: tun.persist,
@@ -95,8 +92,8 @@ impl Snapshot {
                 flags: flags(tun).bits(),
                 napi: sysfs.map(|sysfs| (sysfs.flags & TunFlags::KEPT).bits()),
                 queue: queue.map(QueueState::read).transpose()?,
-                offloads: features::offloads(netlink, &name).ok().map(|offloads| offloads.bits()),
-                later: Later::default(),
+                offloads: features.map(|features| features.on.bits()),
+                offloads_requested: features.map(|features| features.requested.bits()),
             }),
             None => None,
         };
@@ -115,7 +112,6 @@ impl Snapshot {
             port,
             tap,
             macvtap,
-            later: Later::default(),
         })
     }
 
@@ -156,14 +152,18 @@ impl Snapshot {
 }
 
 impl TapState {
+    pub(crate) fn owners_changed(&self, owner: Option<u32>, group: Option<u32>) -> Vec<Change> {
+        let owner = Change::of(Fields::OWNER, "owner", &self.owner, &owner, show);
+        owner.into_iter().chain(Change::of(Fields::GROUP, "group", &self.group, &group, show)).collect()
+    }
+
     fn changes(&self, now: &Self) -> Vec<Option<Change>> {
         let show_flags = |flags: &u16| format!("0x{flags:04x}");
         let mut all = vec![
             Change::of(Fields::PERSIST, "persist flag", &self.persist, &now.persist, ToString::to_string),
-            Change::of(Fields::OWNER, "owner", &self.owner, &now.owner, show),
-            Change::of(Fields::GROUP, "group", &self.group, &now.group, show),
             Change::of(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags),
         ];
+        all.extend(self.owners_changed(now.owner, now.group).into_iter().map(Some));
         if let (Some(was), Some(now)) = (&self.napi, &now.napi) {
             all.push(Change::of(Fields::FLAGS, "NAPI flags", was, now, show_flags));
         }

@@ -7,9 +7,11 @@
 
 pub mod api;
 pub mod bridge;
+pub mod hostile;
 pub mod net;
 pub mod ovs;
 pub mod process;
+pub mod state;
 pub mod tun;
 
 use nix::mount::{MsFlags, mount};

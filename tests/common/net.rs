@@ -153,6 +153,10 @@ pub fn set_up_quietly(name: &str) {
 
 /// Sends a frame out of the interface as the host does: whoever holds the tap can read it.
 pub fn send_from_host(name: &str, frame: &[u8]) {
+    assert!(try_send_from_host(name, frame), "{}", std::io::Error::last_os_error());
+}
+
+pub fn try_send_from_host(name: &str, frame: &[u8]) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap();
     // SAFETY: plain C data, for which all zero bytes are a value
@@ -163,7 +167,7 @@ pub fn send_from_host(name: &str, frame: &[u8]) {
     // SAFETY: the frame and the address live until the call is over, and the sizes are theirs
     let sent =
         unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const address).cast(), size) };
-    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+    sent == frame.len() as isize
 }
 
 /// Sends a frame as a guest does.
@@ -181,6 +185,24 @@ pub fn read_as_guest(queue: &OwnedFd, header: usize) -> Vec<u8> {
         buffer.truncate(len);
         if buffer.get(header + 12..header + 14) == Some(&ETHERTYPE) {
             return buffer;
+        }
+    }
+}
+
+/// The next of our frames, if there is one already.
+pub fn try_read_as_guest(queue: &OwnedFd, header: usize) -> Option<Vec<u8>> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    loop {
+        let mut fds = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO).unwrap() == 0 {
+            return None;
+        }
+        let mut buffer = vec![0; 65536];
+        let len = File::from(queue.try_clone().unwrap()).read(&mut buffer).unwrap();
+        buffer.truncate(len);
+        if buffer.get(header + 12..header + 14) == Some(&ETHERTYPE) {
+            return Some(buffer);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub const TUN: u16 = 0x0001;
 pub const TAP: u16 = 0x0002;
 pub const NAPI: u16 = 0x0010;
+pub const NO_CARRIER: u16 = 0x0040;
 pub const MULTI_QUEUE: u16 = 0x0100;
 pub const PERSIST: u16 = 0x0800;
 pub const NO_PI: u16 = 0x1000;
@@ -34,11 +35,20 @@ fn ifreq(name: &str, flags: u16) -> libc::ifreq {
 
 /// An open queue; the device has no more flags than these.
 pub fn open(name: &str, flags: u16) -> Result<OwnedFd, Errno> {
-    let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    open_at("/dev/net/tun", name, flags)
+}
+
+pub fn open_at(node: &str, name: &str, flags: u16) -> Result<OwnedFd, Errno> {
+    let file = File::options().read(true).write(true).open(node).unwrap().into();
+    attach(&file, name, flags)?;
+    Ok(file)
+}
+
+/// TUNSETIFF on a file that is not attached, or not any more.
+pub fn attach(file: &OwnedFd, name: &str, flags: u16) -> Result<(), Errno> {
     let mut request = ifreq(name, flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq
-    unsafe { raw::tunsetiff(file.as_raw_fd(), &raw mut request) }?;
-    Ok(file.into())
+    unsafe { raw::tunsetiff(file.as_raw_fd(), &raw mut request) }.map(drop)
 }
 
 pub fn set_persist(queue: &OwnedFd, persist: bool) {
