@@ -56,6 +56,9 @@ const fn attack(
     Attack { name, run, seen, kind: Kind::Any }
 }
 
+/// A CAN device has no address.
+const LINK_TYPE: Fields = Fields::LINK_TYPE.union(Fields::MAC);
+
 /// Stays at its address in every process that forks from this one: whoever attaches with the stored pointer finds a program.
 static mut DROP_ALL: libc::sock_filter = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
 
@@ -79,7 +82,7 @@ pub const ATTACKS: &[Attack] = &[
     }),
     attack("eBPF filter", Fields::empty(), |fd, program| ebpf(raw::tunsetfilterebpf, fd, program)),
     attack("eBPF steering", Fields::empty(), |fd, program| ebpf(raw::tunsetsteeringebpf, fd, program)),
-    Attack { kind: Kind::Down, ..attack("link type", Fields::LINK_TYPE, |fd, _| number(raw::tunsetlink, fd, 280)) },
+    Attack { kind: Kind::Down, ..attack("link type", LINK_TYPE, |fd, _| number(raw::tunsetlink, fd, 280)) },
     // the last: without a carrier nothing more can be seen to happen
     attack("carrier", Fields::CARRIER, |fd, _| value(raw::tunsetcarrier, fd, 0)),
 ];
@@ -107,6 +110,10 @@ fn ebpf(request: ByPointer, fd: BorrowedFd<'_>, program: Option<BorrowedFd<'_>>)
 
 pub fn set_persist(fd: BorrowedFd<'_>, persist: bool) -> Result<(), Errno> {
     number(raw::tunsetpersist, fd, persist.into())
+}
+
+pub fn set_offloads(fd: BorrowedFd<'_>, offloads: u32) -> Result<(), Errno> {
+    number(raw::tunsetoffload, fd, offloads)
 }
 
 pub fn set_owner(fd: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
@@ -143,13 +150,7 @@ pub fn drop_program() -> Option<OwnedFd> {
         license: u64,
         rest: [u64; 12],
     }
-    let load = Load {
-        prog_type: 1,
-        insn_cnt: 2,
-        insns: code.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        rest: [0; 12],
-    };
+    let load = Load { prog_type: 1, insn_cnt: 2, insns: code.as_ptr() as u64, license: c"GPL".as_ptr() as u64, rest: [0; 12] };
     // SAFETY: bpf() reads the struct, the program and the licence, which all live until the call is over
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
     if fd < 0 {

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use virnetdevtap::IfName;
 use virnetdevtap::host::{Priority, set_log_func};
 use virnetdevtap::state::{self, Fields, RestoreFlags};
 use virnetdevtap::tap::interface_name;
-use virnetdevtap::IfName;
 
 /// Where the records are.
 pub const DIR: &str = "/tmp/state/taps";
@@ -161,9 +161,7 @@ pub fn differences(path: &str, a: &Value, b: &Value) -> Vec<String> {
             let null = Value::Null;
             keys.iter()
                 .filter(|key| !key.ends_with("_timer")) // spanning tree's clocks
-                .flat_map(|key| {
-                    differences(&format!("{path}/{key}"), a.get(*key).unwrap_or(&null), b.get(*key).unwrap_or(&null))
-                })
+                .flat_map(|key| differences(&format!("{path}/{key}"), a.get(*key).unwrap_or(&null), b.get(*key).unwrap_or(&null)))
                 .collect()
         }
         _ if a == b => Vec::new(),
