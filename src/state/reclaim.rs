@@ -16,7 +16,10 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) fn reclaim(netlink: &mut Netlink, name: &IfName, link: &Link, pid: i32) -> Result<OwnedFd> {
     let failed = || format!("Unable to reclaim tap device {name}");
     if link.tap().is_some_and(|tun| tun.multi_queue) {
-        return detached_queue(netlink, name, link);
+        match detached_queue(netlink, name, link) {
+            Err(e) if e.errno() == Errno::E2BIG => {} // all 256 are taken
+            result => return result,
+        }
     }
     let now = link.name.unwrap_or(*name);
     let holders = procfs::holders(&now).context(failed)?;
