@@ -2,9 +2,11 @@
 
 use super::ifname::IfName;
 use super::sys::io_errno as errno;
+use super::{netns, pidfd, tunprops};
 use nix::errno::Errno;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// A process that has a file open which is attached to a tap.
@@ -18,8 +20,9 @@ pub struct Holder {
 }
 
 /// Looks for the line `iff:<TAB>NAME` that tun writes into /proc/PID/fdinfo/FD (`tun_chr_show_fdinfo()`), in all
-/// processes whose network namespace is the caller's. Processes that may not be looked at are passed over, as are
-/// those that end meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) have no such line.
+/// processes whose network namespace is the caller's, and in those of others whose file is one of a device here, if the
+/// caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over, as are those that end
+/// meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) have no such line.
 pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
     let wanted = format!("\niff:\t{name}\n");
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
@@ -28,15 +31,24 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let process = entry.path();
         // the same name may be somewhere else; who ends between two looks must not count as being here
-        if fs::read_link(process.join("ns/net")).ok().as_ref() != Some(&here) {
+        let elsewhere = fs::read_link(process.join("ns/net")).ok().as_ref() != Some(&here);
+        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
+        if elsewhere && !device_is_here(pid, fd) {
             continue;
         }
-        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
         let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
         found.push(Holder { pid, comm: comm.trim_end().to_owned(), fd });
     }
     found.sort_by_key(|holder| holder.pid);
     Ok(found)
+}
+
+fn device_is_here(pid: i32, fd: i32) -> bool {
+    let here = || {
+        let file = pidfd::get_file(pid, fd)?;
+        netns::same(tunprops::device_netns(file.as_fd())?.as_fd(), netns::own()?.as_fd())
+    };
+    here().unwrap_or(false)
 }
 
 fn first_fd_with(process: &Path, wanted: &str) -> Option<i32> {
