@@ -46,6 +46,15 @@ pub struct Holder(Child);
 
 impl Holder {
     pub fn of(file: impl AsFd) -> Self {
+        Self::in_namespace(file, false)
+    }
+
+    /// The same in a network namespace of its own.
+    pub fn elsewhere(file: impl AsFd) -> Self {
+        Self::in_namespace(file, true)
+    }
+
+    fn in_namespace(file: impl AsFd, own: bool) -> Self {
         let fd = file.as_fd().as_raw_fd();
         let mut sleep = Command::new("sleep");
         sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -55,6 +64,9 @@ impl Holder {
             fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
             // SAFETY: a system call without pointers
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            if own {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            }
             Ok(())
         };
         // SAFETY: the closure makes system calls only

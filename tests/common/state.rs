@@ -202,3 +202,30 @@ fn features(name: &str) -> Vec<u32> {
     assert_eq!(Errno::result(rc), Ok(0));
     words
 }
+
+/// A child process that ends when this is dropped.
+pub struct KillOnDrop(pub std::process::Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A duplicate of the first queue of this tap that the process has, taken as a debugger would.
+pub fn file_of(pid: nix::unistd::Pid, name: &str) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    let wanted = format!("\niff:\t{name}\n");
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let mut found = entries.filter(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default().contains(&wanted));
+    let number: i32 = found.next().unwrap().file_name().to_str().unwrap().parse().unwrap();
+    // SAFETY: pidfd_open() takes two numbers
+    let process = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).unwrap();
+    // SAFETY: the kernel has just made it for us
+    let process = unsafe { OwnedFd::from_raw_fd(process as i32) };
+    // SAFETY: pidfd_getfd() takes three numbers
+    let file = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) }).unwrap();
+    // SAFETY: as above
+    unsafe { OwnedFd::from_raw_fd(file as i32) }
+}
