@@ -12,6 +12,7 @@ pub mod net;
 pub mod ovs;
 pub mod process;
 pub mod state;
+pub mod steps;
 pub mod tun;
 
 use nix::mount::{MsFlags, mount};

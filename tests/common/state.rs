@@ -119,7 +119,7 @@ pub fn look(name: &str, master: Option<&str>) -> Value {
         all["bridge MAC"] = json!(sysfs(master, "address"));
         let fdb = Command::new("bridge").args(["fdb", "show", "brport", name]).output().unwrap();
         let mut fdb: Vec<_> = String::from_utf8(fdb.stdout).unwrap().lines().map(str::to_owned).collect();
-        fdb.retain(|line| line.contains("permanent") || line.contains("static"));
+        fdb.retain(|line| line.contains("master") && (line.contains("permanent") || line.contains("static")));
         fdb.sort();
         all["fdb"] = json!(fdb);
         let vlans = Command::new("bridge").args(["-j", "vlan", "show", "dev", name]).output().unwrap();
