@@ -9,8 +9,8 @@ use common::hostile::{attack_named, need_users, set_persist};
 use common::net::{Event, Events, exists, frame, interfaces, ip, send_from_host, set_up_quietly, sysfs, try_read_as_guest};
 use common::process::{Forked, Holder, open_files};
 use common::state::{
-    Log, check, deletable, discard, hold, list, look, look_at_rest, looks_like, nothing_recorded, reclaim, record,
-    restore, restore_with, save,
+    Log, check, deletable, discard, hold, list, look, look_at_rest, looks_like, nothing_recorded, reclaim, record, restore,
+    restore_with, save,
 };
 use common::tun;
 use nix::errno::Errno;
@@ -322,7 +322,10 @@ fn vanished_with_its_bridge() {
     let log = Log::start();
     assert_eq!(restore("tap0").unwrap(), Fields::VANISHED | Fields::MASTER | Fields::UNRESTORED);
     let lines = log.take().join("\n");
-    assert!(lines.contains("master br0 became none, not restored") && lines.contains(&format!("index {index} is taken")), "{lines}");
+    assert!(
+        lines.contains("master br0 became none, not restored") && lines.contains(&format!("index {index} is taken")),
+        "{lines}"
+    );
     assert!(sysfs("tap0", "ifalias") == Some("mine".into()) && sysfs("tap0", "ifindex") != Some(index));
     end(SINGLE);
 }

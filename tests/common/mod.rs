@@ -13,6 +13,7 @@ pub mod ovs;
 pub mod process;
 pub mod state;
 pub mod steps;
+pub mod strace;
 pub mod tun;
 
 use nix::mount::{MsFlags, mount};

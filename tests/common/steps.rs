@@ -36,7 +36,8 @@ pub fn killed_at(at: usize, body: impl FnOnce()) -> bool {
             WaitStatus::PtraceSyscall(_) if inside => inside = false,
             WaitStatus::PtraceSyscall(_) if entered == at => {
                 kill(child, Signal::SIGKILL).unwrap();
-                while !matches!(waitpid(child, Some(WaitPidFlag::__WALL)).unwrap(), WaitStatus::Signaled(_, Signal::SIGKILL, _)) {}
+                while !matches!(waitpid(child, Some(WaitPidFlag::__WALL)).unwrap(), WaitStatus::Signaled(_, Signal::SIGKILL, _)) {
+                }
                 return true;
             }
             WaitStatus::PtraceSyscall(_) => (entered, inside) = (entered + 1, true),
