@@ -126,18 +126,18 @@ pub fn hold(name: &IfName, state_dir: &Path, queues: &[BorrowedFd<'_>]) -> Resul
         }
     }
     let created =
-        Created { ifindex: link.ifindex, inode: sysfs::inode(&link), persist: link.tap().is_some_and(|tun| tun.persist) };
+        || Created { ifindex: link.ifindex, inode: sysfs::inode(&link), persist: link.tap().is_some_and(|tun| tun.persist) };
     let Some(mut stored) = dir.load(name)? else {
         let mut record = Record::new(&netlink, None)?;
-        record.created = Some(created);
+        record.created = Some(created());
         return dir.add(name, &record);
     };
     require_current(&netlink, name, &stored.record)?;
     match &stored.record.before {
-        None if stored.record.created == Some(created) => Ok(()),
+        None if stored.record.created == Some(created()) => Ok(()),
         None => {
             let mut record = stored.record.clone();
-            record.created = Some(created);
+            record.created = Some(created());
             dir.replace(name, &mut stored, record)
         }
         Some(before) if !device::Identity::from(before).is(&link) => Err(stranger(name)),
