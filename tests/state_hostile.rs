@@ -264,6 +264,22 @@ fn an_owner_of_none() {
     deletable("tap0", false);
 }
 
+/// A filter that was left behind before anybody saved anything: whoever opens the tap with packet information is refused.
+fn a_filter_from_before() {
+    tun::make_owned("tap0", tun::TAP, 1000);
+    let queue = tun::open("tap0", tun::TAP).unwrap();
+    tun::attach_filter(&queue);
+    drop(queue);
+    let before = sysfs("tap0", "tun_flags");
+    save("tap0").unwrap();
+    assert_eq!(sysfs("tap0", "tun_flags"), before);
+    restore("tap0").unwrap();
+    assert_eq!(sysfs("tap0", "tun_flags"), before);
+    set_up_quietly("tap0");
+    common::net::send_from_host("tap0", &frame(100));
+    nothing_recorded();
+}
+
 /// After RTM_DELLINK the hypervisor's file, and with it our duplicate, can be attached to another tap: not ours to restore.
 fn a_stale_file_attached_to_another_tap() {
     need_users();
@@ -335,6 +351,7 @@ netns_tests![
     an_owner_by_name,
     the_log_tells_all,
     an_owner_of_none,
+    a_filter_from_before,
     a_stale_file_attached_to_another_tap,
     as_the_owner_of_the_tap,
 ];

@@ -51,16 +51,16 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
 type SetId = fn(BorrowedFd<'_>, u32) -> Result<(), Errno>;
 
 /// Gives the tap back its owner and its group through a queue that is still open, for an owner to be able to open another.
-/// Where there was none, it is the caller's until [`apply`].
-pub(crate) fn put_owners_back(before: &TapState, now: &Tun, queue: BorrowedFd<'_>) -> Result<Vec<Change>, Errno> {
+/// Where there was none, it is the caller's until [`apply`], which also tells what does not work.
+pub(crate) fn put_owners_back(before: &TapState, now: &Tun, queue: BorrowedFd<'_>) -> Vec<Change> {
     let (uid, gid) = sys::effective_ids();
     if before.owner != now.owner {
-        tunprops::set_owner(queue, before.owner.unwrap_or(uid))?;
+        let _ = tunprops::set_owner(queue, before.owner.unwrap_or(uid));
     }
     if before.group != now.group {
-        tunprops::set_group(queue, before.group.unwrap_or(gid))?;
+        let _ = tunprops::set_group(queue, before.group.unwrap_or(gid));
     }
-    Ok(before.owners_changed(now.owner, now.group))
+    before.owners_changed(now.owner, now.group)
 }
 
 fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: BorrowedFd<'_>) {

@@ -26,7 +26,7 @@ use crate::host::{info, warning};
 use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
-use crate::kernel::{IfName, sys, sysfs};
+use crate::kernel::{IfName, sys, sysfs, tunprops};
 use crate::tap::wait::{Attempt, LIMIT};
 use crate::tap::{DEFAULT_TUNPATH, open};
 use device::{Located, locate, stranger};
@@ -35,7 +35,7 @@ use record::{Created, Record, StateDir, Stored};
 use restore::Restore;
 use snapshot::{QueueState, Snapshot};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -99,13 +99,30 @@ fn snapshot_of_free_device(netlink: &mut Netlink, name: &IfName) -> Result<Optio
     if let Some(tap) = &mut before.tap
         && link.queues() == 0
     {
-        match open::attach(netlink, DEFAULT_TUNPATH, &link, flags, failed)? {
+        match attach_in_spite_of_filter(netlink, &link, flags, failed)? {
             Attempt::Done(queue) => tap.queue = Some(QueueState::read(queue.as_fd()).context(failed)?),
             Attempt::Held => info!("{name}: is in use, so its header size and the like are not recorded"),
             Attempt::Changed => return Err(Error::system(Errno::EAGAIN, format!("{}, it is changing", failed()))),
         }
     }
     Ok(Some(before))
+}
+
+/// A socket filter that a hypervisor left behind keeps everybody out who wants packet information: it goes first then.
+fn attach_in_spite_of_filter(
+    netlink: &mut Netlink,
+    link: &Link,
+    flags: TunFlags,
+    failed: impl Fn() -> String,
+) -> Result<Attempt<OwnedFd>> {
+    let first = open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed);
+    if flags.contains(TunFlags::NO_PI) || matches!(first, Ok(Attempt::Done(_) | Attempt::Held)) {
+        return first;
+    }
+    if let Attempt::Done(queue) = open::attach(netlink, DEFAULT_TUNPATH, link, flags | TunFlags::NO_PI, &failed)? {
+        tunprops::clear_filters(queue.as_fd()).context(&failed)?;
+    }
+    open::attach(netlink, DEFAULT_TUNPATH, link, flags, failed)
 }
 
 /// Keeps the device alive from now on, whatever the hypervisor does; call it when the tap is open and before the

@@ -179,7 +179,7 @@ impl Restore<'_> {
     /// Sees to it that the device outlives the guard, which is let go after this, and that its owner may open it then. All
     /// else waits until it is sure that the hypervisor is gone.
     fn keep_alive(&mut self, before: &Snapshot, link: &Link, guard: &Guard, outcome: &mut Outcome) -> Result<()> {
-        let failed = || format!("Unable to restore the persist flag and the owner of {}", self.name);
+        let failed = || format!("Unable to restore the persist flag of {}", self.name);
         if !link.carrier {
             // an attached queue sets it on, so somebody has set it off; the next one who attaches sets it on again
             outcome.changes.extend(Change::of(Fields::CARRIER, "carrier", &"on", &"off", ToString::to_string));
@@ -190,7 +190,7 @@ impl Restore<'_> {
             let change = Change::of(Fields::PERSIST, "persist flag", &before.persist, &now.persist, ToString::to_string);
             outcome.changes.extend(change);
         }
-        outcome.changes.extend(put_owners_back(before, now, guard.as_fd()).context(failed)?);
+        outcome.changes.extend(put_owners_back(before, now, guard.as_fd()));
         Ok(())
     }
 
