@@ -141,7 +141,7 @@ static void bad_arguments(void)
     IS_INT(changed, 7, "the mask stays");
     FAILS(virNetDevTapStateList(no_dir, &names), EINVAL, INVALID_ARG, "stateDir", "list of no directory");
     OK(names == (char **)&names, "the list stays");
-    FAILS(virNetDevTapStateHold("tap0", DIR_OF_RECORDS, &fd, 1), EINVAL, INVALID_ARG, "", "hold of a closed file");
+    FAILS(virNetDevTapStateHold("tap0", DIR_OF_RECORDS, &fd, 1), EBADF, SYSTEM, "-1", "hold of a closed file");
 }
 
 int main(void)
