@@ -531,6 +531,26 @@ int virNetDevTapStateList(const char *stateDir,
     VIR_NETDEV_TAP_NONNULL(1) VIR_NETDEV_TAP_NONNULL(2) VIR_NETDEV_TAP_RETURN_CHECK;
 
 /**
+ * Reads the counters of many interfaces: what virNetDevTapInterfaceStats() does for one, in a few system calls for all.
+ *
+ * @ifnames: the names, in any order, the same ones more than once if so desired; need not be taps
+ * @n: their number
+ * @stats: array of @n that receives the counters, in the order of the names. All eight are -1 where there is no
+ *   interface of that name.
+ * @swapped: exchange rx and tx: what the host's tap receives is what the guest sent
+ *
+ * Up to 64 names are asked for one by one, in the order of 10 microseconds each; more with one dump of all interfaces.
+ *
+ * Returns the number of interfaces found, or -1 with @stats as it was. A name that cannot be one (NULL, empty, too long)
+ * is an error.
+ */
+int virNetDevTapInterfaceStatsList(const char *const *ifnames,
+                                   size_t n,
+                                   virDomainInterfaceStatsPtr stats,
+                                   bool swapped)
+    VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
  * The text of the last error that a function of this library returned in this thread, such as
  * "Unable to delete tap device vnet0, it is held by qemu-system-x86 (pid 4711): Device or resource busy"; "no error"
  * if there was none. A success does not reset it.

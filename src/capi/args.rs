@@ -134,3 +134,18 @@ pub(super) unsafe fn numbers<'a>(first: *const c_int, len: usize) -> Result<&'a 
     // SAFETY: not NULL, and the caller promises the rest
     Ok(unsafe { std::slice::from_raw_parts(first, len) })
 }
+
+/// An array of the caller's strings, as pointers; NULL with a length of 0 is none at all.
+///
+/// # Safety
+/// `first` is NULL or points to `len` pointers that stay as they are for `'a`.
+pub(super) unsafe fn strings<'a>(first: *const *const c_char, len: usize) -> Result<&'a [*const c_char]> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if first.is_null() || len > isize::MAX.unsigned_abs() / size_of::<*const c_char>() {
+        return Err(Error::argument(format!("There are no {len} interface names")));
+    }
+    // SAFETY: not NULL, no larger than an array can be, and the caller promises the rest
+    Ok(unsafe { std::slice::from_raw_parts(first, len) })
+}

@@ -164,7 +164,7 @@ pub unsafe extern "C" fn virNetDevTapInterfaceStats(
     })
 }
 
-fn convert(stats: &Stats, swapped: bool) -> virDomainInterfaceStatsStruct {
+pub(super) fn convert(stats: &Stats, swapped: bool) -> virDomainInterfaceStatsStruct {
     let signed = |counter: u64| i64::try_from(counter).unwrap_or(i64::MAX);
     let rx = [stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped].map(signed);
     let tx = [stats.tx_bytes, stats.tx_packets, stats.tx_errors, stats.tx_dropped].map(signed);

@@ -21,9 +21,12 @@ mod bridge;
 mod persist;
 mod state;
 
+mod bulk;
+
 mod errors;
 
 pub use bridge::*;
+pub use bulk::*;
 pub use errors::*;
 pub use libvirt::*;
 pub use persist::*;

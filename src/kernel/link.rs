@@ -3,6 +3,7 @@
 //! Decodes only what the library uses; see rtnetlink(7), linux/if_link.h and `tun_fill_info()` in drivers/net/tun.c.
 
 use super::attr::{self, Request, attrs, i32_at, string, u32_at, u64_at};
+use super::batch;
 use super::ifname::IfName;
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
@@ -257,16 +258,25 @@ pub(crate) fn get_with_stats(netlink: &mut Netlink, by: By<'_>) -> Result<Option
 }
 
 fn get_filtered(netlink: &mut Netlink, by: By<'_>, filter: u32) -> Result<Option<Link>, Errno> {
-    let (index, name) = match by {
-        By::Index(index) => (index, None),
-        By::Name(name) => (0, Some(name)),
-    };
-    let answer = netlink.get(libc::RTM_GETLINK, &ifinfomsg(index, 0, 0), |request| {
-        if let Some(name) = name {
-            request.attr_str(IFLA_IFNAME, name.as_str());
-        }
-        request.attr_u32(IFLA_EXT_MASK, filter);
-    });
+    let (header, name) = addressed(by);
+    decode_answer(netlink.get(libc::RTM_GETLINK, &header, |request| question_about(request, name, filter)))
+}
+
+fn addressed(by: By<'_>) -> ([u8; IFINFOMSG], Option<&IfName>) {
+    match by {
+        By::Index(index) => (ifinfomsg(index, 0, 0), None),
+        By::Name(name) => (ifinfomsg(0, 0, 0), Some(name)),
+    }
+}
+
+fn question_about(request: &mut Request, name: Option<&IfName>, filter: u32) {
+    if let Some(name) = name {
+        request.attr_str(IFLA_IFNAME, name.as_str());
+    }
+    request.attr_u32(IFLA_EXT_MASK, filter);
+}
+
+fn decode_answer(answer: Result<Vec<u8>, Refusal>) -> Result<Option<Link>, Errno> {
     match answer {
         Ok(message) => Link::decode(&message).map(Some).ok_or(Errno::EBADMSG),
         Err(Refusal { errno: Errno::ENODEV, .. }) => Ok(None),
@@ -310,4 +320,41 @@ pub(crate) fn set_altnames(netlink: &mut Netlink, ifindex: i32, wanted: &[String
         })?;
     }
     Ok(())
+}
+
+/// RTM_GETLINK for each, without counters unless asked for: few system calls for many. None: there is no such interface.
+pub(crate) fn get_each<'a>(
+    netlink: &mut Netlink,
+    which: impl IntoIterator<Item = By<'a>>,
+    stats: bool,
+) -> Result<Vec<Option<Link>>, Errno> {
+    let filter = if stats { 0 } else { libc::RTEXT_FILTER_SKIP_STATS.unsigned_abs() };
+    let requests = which.into_iter().map(|by| {
+        let (header, name) = addressed(by);
+        let mut request = batch::question(libc::RTM_GETLINK, &header);
+        question_about(&mut request, name, filter);
+        request
+    });
+    let answers = netlink.batch(requests.collect())?;
+    answers
+        .into_iter()
+        .map(|answer| decode_answer(answer.and_then(|message| message.ok_or_else(|| Errno::EBADMSG.into()))))
+        .collect()
+}
+
+/// RTM_GETLINK of all interfaces, with counters. `each` is told by None that it starts over.
+pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<Link>)) -> Result<(), Errno> {
+    let dumped = netlink.dump(
+        libc::RTM_GETLINK,
+        &ifinfomsg(0, 0, 0),
+        |request| {
+            request.attr_u32(IFLA_EXT_MASK, 0);
+        },
+        |message| match message.map(Link::decode) {
+            None => each(None),
+            Some(Some(link)) => each(Some(link)),
+            Some(None) => {}
+        },
+    );
+    dumped.map_err(Errno::from)
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // ioctls and system calls without a safe wrapper in `nix`; each one states why it is right
 
 pub(crate) mod attr;
+pub(crate) mod batch;
 pub(crate) mod bridge;
 pub(crate) mod ethtool;
 pub(crate) mod features;

@@ -1,6 +1,7 @@
 //! A rtnetlink socket: one request, its answer, and the kernel's own words when it refuses.
 
 use super::attr::{self, HEADER_LEN, Request};
+use super::batch::Parts;
 use super::sys::io_errno as errno;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -12,7 +13,7 @@ use std::fmt;
 
 /// Larger than any single message about a link; the kernel fills dumps in parts of at most 32 KiB (`NLMSG_GOODSIZE`
 /// and `netlink_dump()` in net/netlink/af_netlink.c).
-const BUFFER: usize = 32 * 1024;
+pub(super) const BUFFER: usize = 32 * 1024;
 /// `NLMSGERR_ATTR_MSG`, the text of an extended acknowledgement (linux/netlink.h).
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// How often a dump that was interrupted by a change is repeated.
@@ -48,12 +49,7 @@ impl fmt::Display for Refusal {
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: Socket,
-    sequence_number: u32,
-}
-
-enum Step {
-    More,
-    Finished,
+    pub(super) sequence_number: u32,
 }
 
 impl Netlink {
@@ -64,6 +60,12 @@ impl Netlink {
     /// The socket, for options and for ioctls that any socket answers.
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// Joins a multicast group: from now on the kernel sends what it tells everybody.
+    pub(super) fn subscribe(&mut self, group: u32) -> Result<(), Errno> {
+        self.socket.bind_auto().map_err(errno)?;
+        self.socket.add_membership(group).map_err(errno)
     }
 
     /// Asks for extended acknowledgements: from now on a refusal carries the kernel's reason.
@@ -80,13 +82,8 @@ impl Netlink {
     ) -> Result<Vec<u8>, Refusal> {
         let mut request = Request::new(message_type, NLM_F_REQUEST, family_header);
         fill(&mut request);
-        let mut answer = None;
         self.send(request)?;
-        self.receive(|payload| {
-            answer = Some(payload.to_vec());
-            Step::Finished
-        })?;
-        answer.ok_or_else(|| Errno::EBADMSG.into())
+        self.receive()?.ok_or_else(|| Errno::EBADMSG.into())
     }
 
     /// Sends a request that changes something and waits for the acknowledgement.
@@ -113,7 +110,8 @@ impl Netlink {
     fn acknowledged(&mut self, mut request: Request, fill: impl FnOnce(&mut Request)) -> Result<(), Refusal> {
         fill(&mut request);
         self.send(request)?;
-        self.receive(|_| Step::More) // an answer before the acknowledgement is not asked for, and skipped
+        while self.receive()?.is_some() {} // an answer before the acknowledgement is not asked for
+        Ok(())
     }
 
     /// Dumps a table, one call of `each` for a message. Starts over when something changed meanwhile: `each` is told
@@ -125,15 +123,12 @@ impl Netlink {
         fill: impl Fn(&mut Request),
         mut each: impl FnMut(Option<&[u8]>),
     ) -> Result<(), Refusal> {
+        let mut parts = Parts::new();
         for _ in 0..DUMP_TRIES {
             let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_DUMP, family_header);
             fill(&mut request);
             self.send(request)?;
-            let result = self.receive(|payload| {
-                each(Some(payload));
-                Step::More
-            });
-            match result {
+            match self.receive_dump(&mut parts, |payload| each(Some(payload))) {
                 Err(Refusal { errno: Errno::EINTR, .. }) => each(None),
                 result => return result,
             }
@@ -144,20 +139,24 @@ impl Netlink {
     fn send(&mut self, request: Request) -> Result<(), Refusal> {
         self.sequence_number = self.sequence_number.wrapping_add(1);
         let bytes = request.finish(self.sequence_number);
+        self.send_bytes(&bytes).map_err(Into::into)
+    }
+
+    pub(super) fn send_bytes(&self, bytes: &[u8]) -> Result<(), Errno> {
         loop {
-            match self.socket.send(&bytes, 0).map_err(errno) {
+            match self.socket.send(bytes, 0).map_err(errno) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
-                Ok(_) => return Err(Errno::EMSGSIZE.into()),
+                Ok(_) => return Err(Errno::EMSGSIZE),
                 Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(e),
             }
         }
     }
 
-    /// Hands every answer to `each` until the last one. The kernel has queued the answer by the time that the
+    /// The answer, None for a mere acknowledgement. The kernel has queued the answer by the time that the
     /// request is sent (rtnetlink works in the caller's context), so that nothing here ever blocks: no message means
     /// that it was lost.
-    fn receive(&mut self, mut each: impl FnMut(&[u8]) -> Step) -> Result<(), Refusal> {
+    pub(super) fn receive(&mut self) -> Result<Option<Vec<u8>>, Refusal> {
         let mut buffer = Vec::with_capacity(BUFFER);
         loop {
             buffer.clear();
@@ -172,53 +171,77 @@ impl Netlink {
             if len > buffer.len() {
                 return Err(Errno::EMSGSIZE.into());
             }
-            if let Step::Finished = self.messages(&buffer, &mut each)? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn messages(&self, mut bytes: &[u8], each: &mut impl FnMut(&[u8]) -> Step) -> Result<Step, Refusal> {
-        let mut interrupted = false;
-        while let Ok(message) = NetlinkBuffer::new_checked(bytes) {
-            let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
-            let payload = bytes.get(HEADER_LEN..len).unwrap_or_default();
-            bytes = bytes.get(len.saturating_add(3) & !3..).unwrap_or_default();
-            if message.sequence_number() != self.sequence_number {
-                continue; // the answer to a request that was given up
-            }
-            interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-            match message.message_type() {
-                NLMSG_NOOP => {}
-                NLMSG_DONE if interrupted => return Err(Errno::EINTR.into()),
-                NLMSG_DONE => match attr::i32_at(payload, 0) {
-                    Some(code) if code < 0 => return Err(Errno::from_raw(code.saturating_neg()).into()),
-                    _ => return Ok(Step::Finished),
-                },
-                NLMSG_ERROR => return verdict(payload, message.flags()),
-                _ => {
-                    if let Step::Finished = each(payload) {
-                        return Ok(Step::Finished);
-                    }
+            for message in self.answers_in(&buffer) {
+                match message.verdict() {
+                    Some(verdict) => return verdict.map(|()| None),
+                    None if message.is_noop() => {}
+                    None => return Ok(Some(message.payload.to_vec())),
                 }
             }
         }
-        Ok(Step::More)
+    }
+
+    /// The messages that answer the last request; others answer one that was given up.
+    pub(super) fn answers_in<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Message<'a>> {
+        let current = self.sequence_number;
+        messages(bytes).filter(move |message| message.sequence_number == current)
     }
 }
 
-/// An NLMSG_ERROR message: struct nlmsgerr {int error; struct nlmsghdr}, then, with NLM_F_ACK_TLVS, attributes. With
-/// NLM_F_CAPPED the request's payload is not repeated between the two.
-fn verdict(payload: &[u8], flags: u16) -> Result<Step, Refusal> {
-    const ERROR: usize = 4;
-    let code = attr::i32_at(payload, 0).ok_or(Errno::EBADMSG)?;
-    if code == 0 {
-        return Ok(Step::Finished);
+/// One message out of what was received.
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    pub(super) sequence_number: u32,
+    pub(super) payload: &'a [u8],
+}
+
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(bytes).ok()?;
+        let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        let payload = bytes.get(HEADER_LEN..len).unwrap_or_default();
+        let (kind, flags, sequence_number) = (message.message_type(), message.flags(), message.sequence_number());
+        bytes = bytes.get(len.saturating_add(3) & !3..).unwrap_or_default();
+        Some(Message { kind, flags, sequence_number, payload })
+    })
+}
+
+impl Message<'_> {
+    pub(super) fn is_noop(&self) -> bool {
+        self.kind == NLMSG_NOOP
     }
-    let request_len = attr::u32_at(payload, ERROR).and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
-    let echoed = if flags & NLM_F_CAPPED == 0 { request_len } else { HEADER_LEN };
-    let tlvs = echoed.saturating_add(ERROR).saturating_add(3) & !3;
-    let reason =
-        payload.get(tlvs..).and_then(|tlvs| attr::find(tlvs, NLMSGERR_ATTR_MSG)).and_then(attr::string).map(str::to_owned);
-    Err(Refusal { errno: Errno::from_raw(code.saturating_neg()), reason })
+
+    /// Something changed while the table was dumped.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.flags & NLM_F_DUMP_INTR != 0
+    }
+
+    /// How it ends, if it ends with this message: an acknowledgement, a refusal, or the end of a dump.
+    pub(super) fn verdict(&self) -> Option<Result<(), Refusal>> {
+        let code = match self.kind {
+            NLMSG_ERROR => attr::i32_at(self.payload, 0).ok_or(Errno::EBADMSG),
+            NLMSG_DONE => Ok(attr::i32_at(self.payload, 0).filter(|code| *code < 0).unwrap_or_default()),
+            _ => return None,
+        };
+        Some(match code {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(Refusal { errno: Errno::from_raw(code.saturating_neg()), reason: self.reason() }),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+
+    /// In an NLMSG_ERROR message: struct nlmsgerr {int error; struct nlmsghdr}, then, with NLM_F_ACK_TLVS, attributes.
+    /// With NLM_F_CAPPED the request's payload is not repeated between the two.
+    fn reason(&self) -> Option<String> {
+        const ERROR: usize = 4;
+        if self.kind != NLMSG_ERROR {
+            return None;
+        }
+        let request_len = attr::u32_at(self.payload, ERROR).and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
+        let echoed = if self.flags & NLM_F_CAPPED == 0 { request_len } else { HEADER_LEN };
+        let tlvs = self.payload.get(echoed.saturating_add(ERROR).saturating_add(3) & !3..)?;
+        attr::find(tlvs, NLMSGERR_ATTR_MSG).and_then(attr::string).map(str::to_owned)
+    }
 }
