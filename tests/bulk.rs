@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::api::{C, Counters, NONE, Outcome, TapApi, c_stats, last_failure};
-use common::count;
-use common::net::{frame, ip, ip_batch, send_from_guest, set_up_quietly};
+use common::api::{C, Counters, NONE, Outcome, PERSIST, TapApi, c_stats, last_failure, outcome};
+use common::net::{assert_as, frame, interfaces, ip, ip_batch, look, send_from_guest, set_up_quietly, soon};
+use common::process::{NOBODY, TUN_NODE, as_nobody, node, with_room_for};
+use common::{count, tun};
 use nix::errno::Errno;
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -131,4 +132,165 @@ fn bad_statistics_input() {
     assert_eq!(counters(&stats), [UNTOUCHED; 8]);
 }
 
-netns_tests![exact_names_in_any_order, the_same_as_one_at_a_time, bad_statistics_input];
+/// 0 or -1 with the error, and what stands in errnos.
+fn delete_list(names: &[&str]) -> (Outcome<()>, Vec<Errno>) {
+    const UNTOUCHED: i32 = -7;
+    let names = strings(names);
+    let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let mut errnos = vec![UNTOUCHED; names.len() + 1];
+    // SAFETY: as many names and numbers as said
+    let rc = unsafe { capi::virNetDevTapDeleteList(pointers.as_ptr(), pointers.len(), ptr::null(), errnos.as_mut_ptr()) };
+    let result = outcome(rc);
+    assert_eq!(errnos.pop(), Some(UNTOUCHED), "wrote past the array");
+    (result, errnos.into_iter().map(Errno::from_raw).collect())
+}
+
+const OK: Errno = Errno::UnknownErrno;
+
+fn make_many(many: usize) -> Vec<String> {
+    ip_batch(&(0..many).map(|i| format!("tuntap add t{i} mode tap\n")).collect::<String>());
+    (0..many).map(|i| format!("t{i}")).collect()
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn many_at_once() {
+    for many in [0, 1, 2, 3, 31, 32, 33, count(300, 70)] {
+        let names = make_many(many);
+        let (result, errnos) = delete_list(&strs(&names));
+        assert_eq!(result, Ok(()));
+        assert_eq!(errnos, vec![OK; many]);
+        assert!(interfaces().is_empty());
+    }
+}
+
+/// Everything that there is to be met, and all else is gone.
+fn what_must_stay_stays() {
+    let held = C.create(Some("held0"), None, 1, PERSIST).unwrap();
+    let held_multi = C.create(Some("heldm0"), None, 2, PERSIST).unwrap();
+    tun::detach(&held_multi.queues[0]);
+    tun::make("tun0", tun::TUN);
+    tun::make("multi0", tun::TAP | tun::MULTI_QUEUE | tun::VNET_HDR);
+    tun::make("other0", tun::TAP);
+    ip_batch(
+        "link add br0 type bridge\nlink add veth0 type veth peer veth1\ntuntap add in0 mode tap\nlink set in0 master br0 up\n\
+         link set held0 group 7 up\ntuntap add g0 mode tap\nlink set g0 group 7\nlink add d0 type bridge\nlink set d0 group 7\n",
+    );
+    let names =
+        ["tun0", "multi0", "missing0", "held0", "br0", "in0", "g0", "veth0", "lo", "in0", "heldm0", "d0", "a234567890123456", ""];
+    let stay = ["other0", "veth0", "veth1", "held0", "heldm0", "tun0", "br0", "d0"];
+    let before = stay.map(look);
+    let (result, errnos) = delete_list(&names);
+    let failure = result.unwrap_err();
+    assert_eq!(failure.errno, Errno::EINVAL, "{failure:?}");
+    assert!(failure.text.contains("tun0") && failure.text.contains("not a tap"), "of the first that failed: {failure:?}");
+    let (wrong, busy) = (Errno::EINVAL, Errno::EBUSY);
+    assert_eq!(errnos, [wrong, OK, OK, busy, wrong, OK, OK, wrong, wrong, OK, busy, wrong, Errno::ERANGE, wrong]);
+    let mut left = stay.to_vec();
+    left.sort();
+    assert_eq!(interfaces(), left);
+    for (before, name) in before.iter().zip(stay) {
+        if name != "br0" {
+            assert_as(before, name); // the bridge has lost a port
+        }
+    }
+    let (result, _) = delete_list(&["missing0", "held0"]);
+    let failure = result.unwrap_err();
+    assert!(failure.text.contains(&format!("(pid {})", std::process::id())), "{failure:?}");
+    drop((held, held_multi));
+    assert_eq!(delete_list(&["held0", "heldm0"]).0, Ok(()));
+}
+
+/// One that is let go while the call waits goes, too.
+fn a_holder_that_goes_is_waited_for() {
+    let names = make_many(5);
+    let held = tun::open("t3", tun::TAP | tun::NO_PI).unwrap();
+    let caller = std::thread::spawn(move || delete_list(&strs(&names)).1);
+    assert!(soon(|| interfaces() == ["t3"]), "the others do not wait");
+    drop(held);
+    assert_eq!(caller.join().unwrap(), vec![OK; 5]);
+    assert!(interfaces().is_empty());
+}
+
+/// Even a single one more that can be opened is enough.
+fn with_little_room_for_files() {
+    for room in [0, 1, 2, 3, 7] {
+        let names = make_many(10);
+        let (result, errnos) = with_room_for(room, || delete_list(&strs(&names)));
+        if room >= 3 {
+            assert_eq!((result, errnos), (Ok(()), vec![OK; 10]), "room for {room}");
+        } else {
+            let gone = errnos.iter().filter(|errno| **errno == OK).count();
+            assert_eq!(interfaces().len(), 10 - gone, "room for {room}");
+            assert!(gone == 10 || result.unwrap_err().errno == Errno::EMFILE);
+        }
+        delete_list(&strs(&names)).0.unwrap();
+    }
+}
+
+/// The kernel lets them at no groups, but at their own taps.
+fn by_the_owner_of_the_taps() {
+    node("/tmp/tun", TUN_NODE, 0o666);
+    for name in ["mine0", "mine1", "mine2"] {
+        tun::make_owned(name, tun::TAP, NOBODY);
+    }
+    tun::make_owned("roots0", tun::TAP, 0);
+    as_nobody(|| {
+        let names = ["mine0", "roots0", "mine1", "mine2"].map(|name| interface_name(name.as_bytes()).unwrap());
+        let results = virnetdevtap::tap::delete_list(&names, Some(c"/tmp/tun"));
+        let errnos = results.iter().map(|result| result.as_ref().err().map(virnetdevtap::Error::errno));
+        assert!(errnos.eq([None, Some(Errno::EPERM), None, None]), "{results:?}");
+    });
+    assert!(soon(|| interfaces() == ["roots0"]));
+    assert_eq!(ip("-j link show group default type tun").matches("roots0").count(), 1);
+}
+
+/// Two managers that tidy up at the same time.
+fn the_same_taps_twice_at_once() {
+    for _ in 0..count(5, 2) {
+        let names = make_many(60);
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = (0..3).map(|_| scope.spawn(|| delete_list(&strs(&names)))).collect();
+            for caller in callers {
+                let (result, errnos) = caller.join().unwrap();
+                assert_eq!((result, errnos), (Ok(()), vec![OK; 60]));
+            }
+        });
+        assert!(interfaces().is_empty());
+    }
+}
+
+fn bad_deletion_input() {
+    let names = [c"t0".as_ptr(), ptr::null(), c"t1".as_ptr()];
+    make_many(2);
+    let delete: unsafe extern "C" fn(_, _, _, _) -> _ = capi::virNetDevTapDeleteList;
+    let mut errnos = [-7; 3];
+    // SAFETY: pointers are valid or NULL, as the function takes them
+    unsafe {
+        assert_eq!(delete(ptr::null(), 1, ptr::null(), errnos.as_mut_ptr()), -1);
+        assert_eq!(delete(names.as_ptr(), usize::MAX, ptr::null(), errnos.as_mut_ptr()), -1);
+        assert_eq!(errnos, [-7; 3]);
+        assert_eq!(delete(ptr::null(), 0, ptr::null(), ptr::null_mut()), 0);
+        assert_eq!(delete(names.as_ptr(), 2, c"/dev/null".as_ptr(), errnos.as_mut_ptr()), -1);
+        assert_eq!(errnos[..2], [Errno::ENOTTY as i32, Errno::EINVAL as i32]);
+        assert_eq!(interfaces(), ["t0", "t1"]);
+        assert_eq!(delete(names.as_ptr(), 3, ptr::null(), ptr::null_mut()), -1);
+        assert_eq!(last_failure().errno, Errno::EINVAL);
+    }
+    assert!(interfaces().is_empty(), "a NULL spoils nothing for the others");
+}
+
+netns_tests![
+    exact_names_in_any_order,
+    the_same_as_one_at_a_time,
+    bad_statistics_input,
+    many_at_once,
+    what_must_stay_stays,
+    a_holder_that_goes_is_waited_for,
+    with_little_room_for_files,
+    by_the_owner_of_the_taps,
+    the_same_taps_twice_at_once,
+    bad_deletion_input,
+];

@@ -143,7 +143,7 @@ pub(super) unsafe fn strings<'a>(first: *const *const c_char, len: usize) -> Res
     if len == 0 {
         return Ok(&[]);
     }
-    if first.is_null() || len > isize::MAX.unsigned_abs() / size_of::<*const c_char>() {
+    if first.is_null() || len.checked_mul(size_of::<*const c_char>()).is_none_or(|size| isize::try_from(size).is_err()) {
         return Err(Error::argument(format!("There are no {len} interface names")));
     }
     // SAFETY: not NULL, no larger than an array can be, and the caller promises the rest

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 
 /// Answers that surely fit into a socket's receive buffer as the kernel makes it (net.core.rmem_default, 208 KiB), where
 /// each takes up to 4.5 KiB.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 40;
 /// Parts of a dump that are received by one system call.
 const PARTS: usize = 16;
 

@@ -11,6 +11,7 @@ pub(crate) mod ethtool;
 pub(crate) mod features;
 mod ifname;
 pub(crate) mod link;
+pub(crate) mod link_group;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod pidfd;

@@ -62,12 +62,6 @@ impl Netlink {
         &self.socket
     }
 
-    /// Joins a multicast group: from now on the kernel sends what it tells everybody.
-    pub(super) fn subscribe(&mut self, group: u32) -> Result<(), Errno> {
-        self.socket.bind_auto().map_err(errno)?;
-        self.socket.add_membership(group).map_err(errno)
-    }
-
     /// Asks for extended acknowledgements: from now on a refusal carries the kernel's reason.
     pub(crate) fn want_reasons(&self) -> Result<(), Errno> {
         self.socket.set_ext_ack(true).map_err(errno)

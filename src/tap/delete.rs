@@ -6,12 +6,12 @@ use super::{DEFAULT_TUNPATH, require_tap};
 use crate::error::{Context, Error, Result};
 use crate::host::info;
 use crate::kernel::IfName;
-use crate::kernel::link::{self, By};
+use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun;
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Deletes the tap with this name, persistent or not, multi-queue or not. Success if there is none.
@@ -32,7 +32,7 @@ pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tu
     Ok(())
 }
 
-fn failed(name: &IfName) -> String {
+pub(super) fn failed(name: &IfName) -> String {
     format!("Unable to delete tap device {name}")
 }
 
@@ -54,17 +54,28 @@ fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) 
             Attempt::Changed => return Ok(Attempt::Changed),
         }
     }
+    Ok(remove(netlink, &link, queue, tunpath, failed)?.map(|()| true))
+}
+
+/// Deletes a device that nobody holds but us, with this queue.
+pub(super) fn remove(
+    netlink: &mut Netlink,
+    link: &Link,
+    queue: Option<OwnedFd>,
+    tunpath: &CStr,
+    failed: impl Fn() -> String,
+) -> Result<Attempt<()>> {
     match link::delete(netlink, link.ifindex).map_err(Errno::from) {
-        Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(true)),
+        Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(())),
         // the owner of a tap may do this much: it goes with its last queue
         Err(Errno::EPERM) => {
             let attached = queue.map_or_else(
-                || open::attach(netlink, tunpath, &link, open::present_flags(&link), failed),
+                || open::attach(netlink, tunpath, link, open::present_flags(link), &failed),
                 |queue| Ok(Attempt::Done(queue)),
             )?;
             let Attempt::Done(queue) = attached else { return Ok(Attempt::Changed) };
             match tun::set_persist(queue.as_fd(), false) {
-                Ok(()) | Err(Errno::EBADFD) => Ok(Attempt::Done(true)), // EBADFD: somebody else has deleted it
+                Ok(()) | Err(Errno::EBADFD) => Ok(Attempt::Done(())), // EBADFD: somebody else has deleted it
                 Err(errno) => Err(Error::system(errno, failed())),
             }
         }

@@ -5,6 +5,7 @@
 
 mod create;
 mod delete;
+mod delete_list;
 mod names;
 pub(crate) mod open;
 mod persist;
@@ -13,6 +14,7 @@ pub(crate) mod wait;
 pub use create::{CreateFlags, Tap, create};
 pub use delete::delete;
 pub(crate) use delete::delete_device;
+pub use delete_list::delete_list;
 pub use names::{NameRequest, Template, interface_name, reserve};
 pub use persist::{get_persist, set_persist};
 

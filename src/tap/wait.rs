@@ -40,26 +40,54 @@ pub(crate) fn until_free<T>(
     failed: impl Fn() -> String,
     mut attempt: impl FnMut() -> Result<Attempt<T>>,
 ) -> Result<T> {
-    if let Attempt::Done(done) = attempt()? {
-        return Ok(done);
-    }
-    let deadline = Instant::now().checked_add(limit);
-    let watch = CloseWatch::new(tunpath);
-    let mut pause = Pause::default();
+    let mut patience = Patience::new(tunpath, limit);
     loop {
         let last = attempt()?;
         if let Attempt::Done(done) = last {
             return Ok(done);
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
-        if left.is_zero() {
+        if !patience.again() {
             return Err(match last {
-                Attempt::Changed => Error::system(Errno::EAGAIN, format!("{}, it keeps changing", failed())),
+                Attempt::Changed => changing(&failed()),
                 _ => held(name, &failed()),
             });
         }
-        watch.wait(&mut pause, left);
     }
+}
+
+/// Says when to try again.
+#[derive(Debug)]
+pub(crate) struct Patience<'a> {
+    tunpath: &'a CStr,
+    limit: Duration,
+    watch: Option<(CloseWatch, Option<Instant>)>,
+    pause: Pause,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(tunpath: &'a CStr, limit: Duration) -> Self {
+        Self { tunpath, limit, watch: None, pause: Pause::default() }
+    }
+
+    /// Waits for the next moment at which a try is worth while; false when the time is over. After the first try that is
+    /// at once: what is closed from now on is heard of.
+    pub(crate) fn again(&mut self) -> bool {
+        let Some((watch, deadline)) = &self.watch else {
+            self.watch = Some((CloseWatch::new(self.tunpath), Instant::now().checked_add(self.limit)));
+            return true;
+        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
+        if left.is_zero() {
+            return false;
+        }
+        watch.wait(&mut self.pause, left);
+        true
+    }
+}
+
+/// The error for a device that looks different with each look.
+pub(crate) fn changing(failed: &str) -> Error {
+    Error::system(Errno::EAGAIN, format!("{failed}, it keeps changing"))
 }
 
 /// The error for a device that stays held.
