@@ -284,9 +284,13 @@ fn decode_answer(answer: Result<Vec<u8>, Refusal>) -> Result<Option<Link>, Errno
     }
 }
 
-/// RTM_DELLINK by index.
+/// RTM_DELLINK by index; returns as soon as the device is gone (`removal`).
 pub(crate) fn delete(netlink: &mut Netlink, ifindex: i32) -> Result<(), Refusal> {
-    netlink.change(libc::RTM_DELLINK, &ifinfomsg(ifindex, 0, 0), |_| {})
+    if netlink.change_early(libc::RTM_DELLINK, &ifinfomsg(ifindex, 0, 0))? {
+        // the news is sent while the lock of all links is held; when it can be had, sysfs has forgotten the device, too
+        let _ = get(netlink, By::Index(ifindex));
+    }
+    Ok(())
 }
 
 /// RTM_SETLINK by index: all attributes that `fill` appends in one request, and those of the flags that are set in
