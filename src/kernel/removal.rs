@@ -11,10 +11,10 @@
 
 use super::attr::Request;
 use super::netlink::{Netlink, Refusal};
+use super::sys::without_signals;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_ECHO, NLM_F_REQUEST};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::thread::{Builder, JoinHandle};
 
@@ -64,20 +64,4 @@ fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<JoinHandle<Errno>> {
         Errno::result(sent).err().unwrap_or(Errno::ENODATA)
     };
     without_signals(|| Builder::new().name("tap-delete".into()).stack_size(STACK).spawn(send).ok())
-}
-
-/// A new thread has the signal mask of the one that starts it: none of the process's handlers shall run there.
-fn without_signals<T>(start: impl FnOnce() -> T) -> T {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigfillset() writes the set
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the one set, which is filled, and writes the other
-    let masked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } == 0;
-    let result = start();
-    if masked {
-        // SAFETY: the set was written by the call above
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    }
-    result
 }

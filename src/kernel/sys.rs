@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Another number for the same open file, close-on-exec.
@@ -44,13 +45,18 @@ pub(crate) fn io_errno(e: std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// Keeps signals from the calling thread: the process's own threads expect them.
-#[cfg(feature = "preload")]
-pub(crate) fn block_signals() {
-    // SAFETY: sigset_t is plain C data, for which all zero bytes are a value
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+/// A new thread has the signal mask of the one that starts it: none of the process's handlers shall run there.
+pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigfillset() writes the set
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: reads the set; NULL asks for nothing back
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) };
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: reads the one set, which is filled, and writes the other
+    let masked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } == 0;
+    let result = start();
+    if masked {
+        // SAFETY: the set was written by the call above
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    }
+    result
 }

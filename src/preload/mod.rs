@@ -158,7 +158,7 @@ pub(crate) fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
         return restored.map(drop);
     }
     if is_foreign(name) {
-        warning!("{name}: not deleted, since libvirt did not make it");
+        info!("{name}: not deleted, since libvirt did not make it");
         return Ok(());
     }
     tap::delete(name, tunpath)

@@ -66,11 +66,9 @@ pub(super) fn start(dir: &'static Path) -> &'static Watcher {
         for name in state::list(dir).inspect_err(|e| warning!("{e}")).unwrap_or_default() {
             watcher.add(name, None);
         }
-        let thread = std::thread::Builder::new().name("virnetdevtap".into()).spawn(|| {
-            sys::block_signals();
-            watcher.run();
-        });
-        if let Err(e) = thread {
+        let run = || watcher.run();
+        let thread = std::thread::Builder::new().name("virnetdevtap".into());
+        if let Err(e) = sys::without_signals(|| thread.spawn(run)) {
             warning!("taps cannot be watched: {e}");
         }
     }

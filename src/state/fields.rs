@@ -41,12 +41,22 @@ pub(crate) struct Change {
     pub field: Fields,
     /// "owner was 1000, hypervisor left 65534"
     pub what: String,
+    /// Something that opening the tap, or every honest hypervisor, brings about.
+    pub ordinary: bool,
 }
 
 impl Change {
     /// None if nothing changed.
     pub(crate) fn of<T: PartialEq>(field: Fields, what: &str, was: &T, now: &T, show: impl Fn(&T) -> String) -> Option<Self> {
-        (was != now).then(|| Self { field, what: format!("{what} was {}, hypervisor left {}", show(was), show(now)) })
+        (was != now).then(|| Self::new(field, format!("{what} was {}, hypervisor left {}", show(was), show(now))))
+    }
+
+    pub(crate) fn new(field: Fields, what: impl Into<String>) -> Self {
+        Self { field, what: what.into(), ordinary: false }
+    }
+
+    pub(crate) fn ordinary(self) -> Self {
+        Self { ordinary: true, ..self }
     }
 }
 

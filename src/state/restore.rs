@@ -36,10 +36,6 @@ bitflags! {
     }
 }
 
-/// What libvirt's own way of opening a tap and every honest hypervisor change, each time: nothing to warn an administrator of
-/// who did not ask for a restore.
-const ORDINARY: Fields = Fields::FLAGS.union(Fields::VNET_HDR_SIZE).union(Fields::OFFLOADS);
-
 /// One restore: which tap, by which means.
 pub(super) struct Restore<'a> {
     pub dir: &'a StateDir,
@@ -165,7 +161,7 @@ impl Restore<'_> {
             Err(e) if e.errno() == Errno::ENODEV => self.vanished(before, outcome),
             Err(e) if e.errno() == Errno::EBUSY && self.flags.contains(RestoreFlags::EVICT) => {
                 self.evict(link.ifindex)?;
-                outcome.changes.push(Change { field: Fields::VANISHED, what: "device was deleted".into() });
+                outcome.changes.push(Change::new(Fields::VANISHED, "device was deleted"));
                 recreate::recreate(self, before, outcome)
             }
             Err(e) => {
@@ -257,7 +253,7 @@ impl Restore<'_> {
         let (change, why_not) = match &before.tap {
             Some(tap) if tap.persist => {
                 recreate::recreate(self, before, outcome)?;
-                (Change { field: Fields::VANISHED, what: "device had vanished".into() }, None)
+                (Change::new(Fields::VANISHED, "device had vanished"), None)
             }
             Some(_) => (lost(), Some("it was not persistent, so somebody else kept it alive")),
             None => (lost(), Some("it is not a tap")),
@@ -278,7 +274,7 @@ impl Restore<'_> {
             if left.contains(change.field) {
                 let why = outcome.failures.of(change.field).unwrap_or("the kernel does not allow it");
                 warning!("{}: {}, not restored: {why}", self.name, change.what);
-            } else if cfg!(feature = "preload") && ORDINARY.contains(change.field) {
+            } else if cfg!(feature = "preload") && change.ordinary {
                 info!("{}: {}, restored", self.name, change.what);
             } else {
                 warning!("{}: {}, restored", self.name, change.what);
@@ -291,7 +287,7 @@ impl Restore<'_> {
 }
 
 fn lost() -> Change {
-    Change { field: Fields::VANISHED, what: "device has vanished".into() }
+    Change::new(Fields::VANISHED, "device has vanished")
 }
 
 /// What is not as it was after all has been put back. A socket filter that was there before is gone, as it should.

@@ -139,7 +139,7 @@ impl Snapshot {
             Change::of(Fields::ALTNAMES, "altnames", &self.altnames, &now.altnames, |names| names.join(" ")),
         ];
         for what in port::changes(self.port.as_ref(), now.port.as_ref()) {
-            all.push(Some(Change { field: Fields::MASTER, what }));
+            all.push(Some(Change::new(Fields::MASTER, what)));
         }
         if let (Some(was), Some(now)) = (&self.macvtap, &now.macvtap) {
             all.push(Change::of(Fields::MAC, "MAC of the device below", &was.lower_mac, &now.lower_mac, |mac| show_mac(mac)));
@@ -151,6 +151,9 @@ impl Snapshot {
     }
 }
 
+/// The sizes of `struct virtio_net_hdr`, `..._mrg_rxbuf` and `..._v1_hash` (linux/virtio_net.h).
+const VIRTIO_NET_HDR_SIZES: [i32; 3] = [10, 12, 20];
+
 impl TapState {
     pub(crate) fn owners_changed(&self, owner: Option<u32>, group: Option<u32>) -> Vec<Change> {
         let owner = Change::of(Fields::OWNER, "owner", &self.owner, &owner, show);
@@ -161,18 +164,21 @@ impl TapState {
         let show_flags = |flags: &u16| format!("0x{flags:04x}");
         let mut all = vec![
             Change::of(Fields::PERSIST, "persist flag", &self.persist, &now.persist, ToString::to_string),
-            Change::of(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags),
+            Change::of(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags).map(Change::ordinary),
         ];
         all.extend(self.owners_changed(now.owner, now.group).into_iter().map(Some));
         if let (Some(was), Some(now)) = (&self.napi, &now.napi) {
             all.push(Change::of(Fields::FLAGS, "NAPI flags", was, now, show_flags));
         }
         if let (Some(was), Some(now)) = (&self.offloads, &now.offloads) {
-            all.push(Change::of(Fields::OFFLOADS, "offloads", was, now, |bits| show_offloads(*bits)));
+            let change = Change::of(Fields::OFFLOADS, "offloads", was, now, |bits| show_offloads(*bits));
+            all.push(change.map(Change::ordinary));
         }
         if let (Some(was), Some(now)) = (&self.queue, &now.queue) {
             let (size, endian) = (Fields::VNET_HDR_SIZE, Fields::VNET_ENDIAN);
-            all.push(Change::of(size, "vnet_hdr size", &was.vnet_hdr_size, &now.vnet_hdr_size, ToString::to_string));
+            let change = Change::of(size, "vnet_hdr size", &was.vnet_hdr_size, &now.vnet_hdr_size, ToString::to_string);
+            let ordinary = VIRTIO_NET_HDR_SIZES.contains(&now.vnet_hdr_size);
+            all.push(change.map(|change| if ordinary { change.ordinary() } else { change }));
             all.push(Change::of(endian, "vnet little-endian", &was.vnet_le, &now.vnet_le, ToString::to_string));
             all.push(Change::of(endian, "vnet big-endian", &was.vnet_be, &now.vnet_be, show));
             let show = |len: &u16| format!("of {len} instructions");
