@@ -95,11 +95,11 @@ fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: 
 
 /// TUNSETOFFLOAD leaves its mark also where it was taken back. Only for the eye, so no failure without CAP_NET_ADMIN.
 fn apply_requested_offloads(netlink: &Netlink, before: &TapState, now: &Snapshot) {
-    let now_requested = now.tap.as_ref().and_then(|tap| tap.offloads_requested);
-    if let (Some(before), Some(name)) = (before.offloads_requested, now.if_name())
-        && now_requested != Some(before)
+    let same = |tap: &TapState| tap.offloads_requested == before.offloads_requested && tap.offloads == before.offloads;
+    if let (Some(requested), Some(name)) = (before.offloads_requested, now.if_name())
+        && !now.tap.as_ref().is_some_and(same)
     {
-        let _ = features::request(netlink, &name, Offloads::from_bits_retain(before));
+        let _ = features::request(netlink, &name, Offloads::from_bits_retain(requested));
     }
 }
 
