@@ -72,6 +72,10 @@ class Failed(Exception):
     """A command that should have worked has not."""
 
 
+class Hangs(Failed):
+    """There is nothing more to be learnt."""
+
+
 def wait_for(condition, seconds=10, step=0.02):
     """Waits until the condition holds; tells whether it does."""
     deadline = time.monotonic() + seconds
@@ -112,18 +116,22 @@ class Host:
     def inside(self, *command):
         return ['nsenter', '-t', str(self.keeper.pid), '--net', '--mount', '--', *map(str, command)]
 
-    def run(self, *command, check=True, timeout=600):
-        done = subprocess.run(self.inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, timeout=timeout)
+    def run(self, *command, check=True, timeout=30):
+        shown = ' '.join(map(str, command))
+        try:
+            done = subprocess.run(self.inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise Hangs(f'no answer in {timeout} s to: {shown[:80]}') from None
         if check and done.returncode != 0:
-            raise Failed(f'{" ".join(map(str, command))}: {last_lines(done.stderr) or done.returncode}')
+            raise Failed(f'{shown}: {last_lines(done.stderr) or done.returncode}')
         return done
 
     def ip(self, words):
         self.run('ip', *words.split())
 
-    def virsh(self, *command, check=True):
-        return self.run('virsh', '-q', '-c', 'qemu:///system', *command, check=check)
+    def virsh(self, *command, check=True, **options):
+        return self.run('virsh', '-q', '-c', 'qemu:///system', *command, check=check, **options)
 
     def path(self, path):
         """A file of the host, as seen from outside."""

@@ -11,7 +11,7 @@ import traceback
 
 import scenarios  # noqa: F401 (registers them)
 from frame import SCENARIOS, Skip, Test
-from host import Failed
+from host import Failed, Hangs
 
 
 def run(name, directory, cache, emulator, preload=None):
@@ -22,9 +22,13 @@ def run(name, directory, cache, emulator, preload=None):
         test = Test(directory, cache, emulator, preload)
         try:
             SCENARIOS[name](test)
+        except Hangs:
+            raise
         except Failed as failed:
             test.check(False, str(failed))
         test.finish()
+    except Failed as failed:
+        result['wrong'].append(str(failed))
     except Skip as skip:
         result['skipped'] = str(skip)
     except Exception as error:  # pylint: disable=broad-except

@@ -87,10 +87,10 @@ def changes_mac_of_port(t):
     run(t, unmanaged('p0'), does='mac=02:00:00:00:00:00')
 
 
-@scenario('managed=no, vnet_hdr size and endianness changed as QEMU ends')
+@scenario('managed=no, vnet_hdr size and endianness changed')
 def changes_vnet_hdr(t):
     t.tap('p0')
-    t.warns('p0', 'vnet_hdr size', 'little-endian')
+    t.warns('p0', 'little-endian')  # every QEMU changes the size, and nobody warns of it
     t.define('d1', unmanaged('p0', model='e1000e'))
     t.start('d1')
     t.tamper('d1', 'p0', vnet_hdr=64, vnet_le=1)
