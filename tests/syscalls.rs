@@ -8,21 +8,8 @@ use common::api::{ALLOW_EXISTING, C, IFUP, NONE, PERSIST, TapApi};
 use common::bridge::{BridgeApi, port};
 use common::net::ip_batch;
 use common::process::Holder;
-use common::strace::{marked, trace};
+use common::strace::{marked, summary, trace};
 use common::{count, figure, tun};
-
-/// "openat ioctl*2"
-fn summary(calls: &[String]) -> String {
-    let mut words: Vec<(&str, u32)> = Vec::new();
-    for name in calls.iter().map(|call| call.split('(').next().unwrap()) {
-        match words.last_mut() {
-            Some((last, count)) if *last == name => *count += 1,
-            _ => words.push((name, 1)),
-        }
-    }
-    let words = words.iter().map(|(name, count)| if *count == 1 { (*name).to_owned() } else { format!("{name}*{count}") });
-    words.collect::<Vec<_>>().join(" ")
-}
 
 fn each_function() {
     let pieces = trace(|| {

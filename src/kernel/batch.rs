@@ -33,8 +33,9 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new() -> Self {
-        Self { room: vec![0; PARTS.saturating_mul(BUFFER)], lens: Vec::new() }
+    /// For so many messages at a time, within limits.
+    pub(super) fn new(messages: usize) -> Self {
+        Self { room: vec![0; messages.clamp(1, PARTS).saturating_mul(BUFFER)], lens: Vec::new() }
     }
 
     /// Each message that has been received from the kernel.
@@ -63,7 +64,7 @@ impl Parts {
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         self.lens.clear();
         let received = loop {
-            let many = libc::c_uint::try_from(PARTS).unwrap_or_default();
+            let many = libc::c_uint::try_from(vectors.len()).unwrap_or_default();
             // SAFETY: the headers describe the buffers of `self` and the senders, which all outlive the call
             let rc = unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), many, flags as _, std::ptr::null_mut()) };
             match Errno::result(rc) {
@@ -87,7 +88,7 @@ impl Netlink {
     /// works on one after the other, whatever became of those before.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Result<Vec<Answer>, Errno> {
         let mut answers = Vec::with_capacity(requests.len());
-        let mut parts = Parts::new();
+        let mut parts = Parts::new(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let first = self.sequence_number.wrapping_add(1);

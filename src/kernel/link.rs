@@ -2,8 +2,9 @@
 //!
 //! Decodes only what the library uses; see rtnetlink(7), linux/if_link.h and `tun_fill_info()` in drivers/net/tun.c.
 
-use super::attr::{self, Request, attrs, i32_at, string, u32_at, u64_at};
+use super::attr::{self, Request, attrs, i32_at, string, u32_at};
 use super::batch;
+use super::counters::Stats;
 use super::ifname::IfName;
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
@@ -93,20 +94,6 @@ pub(crate) struct Tun {
     /// Attached queues, and detached ones. The kernel counts them for multi-queue devices only.
     pub queues: u32,
     pub disabled_queues: u32,
-}
-
-/// The counters of `struct rtnl_link_stats64` that /proc/net/dev shows in the columns of the same names.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub rx_bytes: u64,
-    pub rx_packets: u64,
-    pub rx_errors: u64,
-    /// Dropped and missed packets together, as in /proc/net/dev.
-    pub rx_dropped: u64,
-    pub tx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_errors: u64,
-    pub tx_dropped: u64,
 }
 
 /// How to say which interface is meant.
@@ -216,25 +203,6 @@ impl Tun {
     }
 }
 
-impl Stats {
-    /// `struct rtnl_link_stats64`: u64 rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped,
-    /// tx_dropped, ..., rx_missed_errors as the sixteenth.
-    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
-        const RX_MISSED: usize = 15;
-        let field = |index: usize| u64_at(value, index.checked_mul(8)?);
-        Some(Self {
-            rx_packets: field(0)?,
-            tx_packets: field(1)?,
-            rx_bytes: field(2)?,
-            tx_bytes: field(3)?,
-            rx_errors: field(4)?,
-            tx_errors: field(5)?,
-            rx_dropped: field(6)?.saturating_add(field(RX_MISSED)?),
-            tx_dropped: field(7)?,
-        })
-    }
-}
-
 /// `struct ifinfomsg` of the family AF_UNSPEC.
 pub(super) fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
     let mut header = [0; IFINFOMSG];
@@ -250,11 +218,6 @@ pub(super) fn ifinfomsg(ifindex: i32, flags: u32, change: u32) -> [u8; IFINFOMSG
 /// RTM_GETLINK without counters. None: there is no such interface.
 pub(crate) fn get(netlink: &mut Netlink, by: By<'_>) -> Result<Option<Link>, Errno> {
     get_filtered(netlink, by, libc::RTEXT_FILTER_SKIP_STATS.unsigned_abs())
-}
-
-/// RTM_GETLINK with counters.
-pub(crate) fn get_with_stats(netlink: &mut Netlink, by: By<'_>) -> Result<Option<Link>, Errno> {
-    get_filtered(netlink, by, 0)
 }
 
 fn get_filtered(netlink: &mut Netlink, by: By<'_>, filter: u32) -> Result<Option<Link>, Errno> {

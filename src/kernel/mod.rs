@@ -7,6 +7,7 @@
 pub(crate) mod attr;
 pub(crate) mod batch;
 pub(crate) mod bridge;
+pub(crate) mod counters;
 pub(crate) mod ethtool;
 pub(crate) mod features;
 mod ifname;

@@ -117,7 +117,7 @@ impl Netlink {
         fill: impl Fn(&mut Request),
         mut each: impl FnMut(Option<&[u8]>),
     ) -> Result<(), Refusal> {
-        let mut parts = Parts::new();
+        let mut parts = Parts::new(usize::MAX);
         for _ in 0..DUMP_TRIES {
             let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_DUMP, family_header);
             fill(&mut request);

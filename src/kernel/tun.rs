@@ -73,7 +73,7 @@ pub(super) fn c_char_of(byte: u8) -> libc::c_char {
     byte as libc::c_char
 }
 
-fn name_of(request: &libc::ifreq) -> Result<IfName, Errno> {
+pub(super) fn name_of(request: &libc::ifreq) -> Result<IfName, Errno> {
     #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // c_char is i8 or u8: the same byte
     let bytes = request.ifr_name.map(|c| c as u8);
     IfName::from_kernel(&bytes).ok_or(Errno::EILSEQ)

@@ -136,7 +136,7 @@ impl StateDir {
             Err(errno) => return Err(Error::system(errno, failed())),
         };
         let file = file_id(fd.as_fd()).context(failed)?;
-        let mut text = String::new();
+        let mut text = String::with_capacity(4096);
         match File::from(fd).take(MAX_SIZE).read_to_string(&mut text) {
             Ok(len) if u64::try_from(len) == Ok(MAX_SIZE) => return Err(garbage(&failed(), "it is too large")),
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(garbage(&failed(), "it is not text")),

@@ -55,3 +55,16 @@ pub fn trace(workload: fn()) -> BTreeMap<String, Vec<String>> {
     }
     pieces
 }
+
+/// "openat ioctl*2"
+pub fn summary(calls: &[String]) -> String {
+    let mut words: Vec<(&str, u32)> = Vec::new();
+    for name in calls.iter().map(|call| call.split('(').next().unwrap()) {
+        match words.last_mut() {
+            Some((last, count)) if *last == name => *count += 1,
+            _ => words.push((name, 1)),
+        }
+    }
+    let words = words.iter().map(|(name, count)| if *count == 1 { (*name).to_owned() } else { format!("{name}*{count}") });
+    words.collect::<Vec<_>>().join(" ")
+}

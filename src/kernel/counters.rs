@@ -1,0 +1,82 @@
+//! The counters of an interface.
+
+use super::attr::{self, u64_at};
+use super::ifname::IfName;
+use super::netlink::{Netlink, Refusal};
+use nix::errno::Errno;
+use std::os::fd::AsRawFd;
+
+/// The counters of `struct rtnl_link_stats64` that /proc/net/dev shows in the columns of the same names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    /// Dropped and missed packets together, as in /proc/net/dev.
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+impl Stats {
+    /// `struct rtnl_link_stats64`: u64 rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped,
+    /// tx_dropped, ..., rx_missed_errors as the sixteenth.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        const RX_MISSED: usize = 15;
+        let field = |index: usize| u64_at(value, index.checked_mul(8)?);
+        Some(Self {
+            rx_packets: field(0)?,
+            tx_packets: field(1)?,
+            rx_bytes: field(2)?,
+            tx_bytes: field(3)?,
+            rx_errors: field(4)?,
+            tx_errors: field(5)?,
+            rx_dropped: field(6)?.saturating_add(field(RX_MISSED)?),
+            tx_dropped: field(7)?,
+        })
+    }
+}
+
+/// The counters of the interface with exactly this name: SIOCGIFINDEX and RTM_GETSTATS, which together take half as long as
+/// RTM_GETLINK with its hundred other attributes. None: there is none.
+pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>, Errno> {
+    const IF_STATS_MSG: usize = 12; // u8 family, three of padding, u32 ifindex, u32 filter_mask
+    const IFLA_STATS_LINK_64: u16 = 1;
+    let index = match raw_index(netlink, name) {
+        Err(Errno::ENODEV) => return Ok(None),
+        result => result?,
+    };
+    let filter = 1_u32 << (IFLA_STATS_LINK_64 - 1);
+    let header = [[0; 4], index.to_ne_bytes(), filter.to_ne_bytes()].concat();
+    let answer = match netlink.get(libc::RTM_GETSTATS, &header, |_| {}) {
+        Err(Refusal { errno: Errno::ENODEV, .. }) => return Ok(None),
+        result => result?,
+    };
+    // SIOCGIFINDEX takes alternative names, too, and an interface may be renamed at any time
+    let same = raw_name(netlink, index).is_ok_and(|now| now == *name);
+    let counters = answer.get(IF_STATS_MSG..).and_then(|attrs| attr::find(attrs, IFLA_STATS_LINK_64)).and_then(Stats::decode);
+    if same { counters.map(Some).ok_or(Errno::EBADMSG) } else { Ok(None) }
+}
+
+fn raw_index(netlink: &Netlink, name: &IfName) -> Result<i32, Errno> {
+    let mut request = super::tun::ifreq(name.as_bytes(), super::tun::TunFlags::empty());
+    // SAFETY: SIOCGIFINDEX reads one ifreq and writes it back; `request` is one, and lives until the call is over
+    unsafe { raw::siocgifindex(netlink.socket().as_raw_fd(), &raw mut request) }?;
+    // SAFETY: the union is plain data; the kernel has written this member
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex })
+}
+
+fn raw_name(netlink: &Netlink, ifindex: i32) -> Result<IfName, Errno> {
+    let mut request = super::tun::ifreq(b"", super::tun::TunFlags::empty());
+    request.ifr_ifru.ifru_ifindex = ifindex;
+    // SAFETY: SIOCGIFNAME reads one ifreq and writes it back; `request` is one, and lives until the call is over
+    unsafe { raw::siocgifname(netlink.socket().as_raw_fd(), &raw mut request) }?;
+    super::tun::name_of(&request)
+}
+
+mod raw {
+    nix::ioctl_readwrite_bad!(siocgifindex, libc::SIOCGIFINDEX, libc::ifreq);
+    nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
+}
