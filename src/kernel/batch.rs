@@ -141,3 +141,32 @@ impl Netlink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::link::{self, By};
+
+    /// The loopback device a hundred times, with and without room for that many answers.
+    #[test]
+    fn answers_without_room_are_asked_for_again() {
+        for room in [None, Some(2048_i32)] {
+            let mut netlink = Netlink::open().unwrap();
+            if let Some(room) = room {
+                netlink.socket().set_rx_buf_sz(room).unwrap();
+            }
+            let links = link::get_each(&mut netlink, std::iter::repeat_n(By::Index(1), 100), true).unwrap();
+            assert_eq!(links.len(), 100);
+            assert!(links.iter().flatten().all(|link| link.ifindex == 1 && link.stats.is_some()));
+        }
+    }
+
+    #[test]
+    fn each_has_its_own_answer() {
+        let mut netlink = Netlink::open().unwrap();
+        let question = |index| question(libc::RTM_GETLINK, &link::ifinfomsg(index, 0, 0));
+        let answers = netlink.batch(vec![question(i32::MAX), question(1), question(i32::MAX)]).unwrap();
+        let errnos = answers.iter().map(|answer| answer.as_ref().err().map(|refusal| refusal.errno));
+        assert!(errnos.eq([Some(Errno::ENODEV), None, Some(Errno::ENODEV)]), "{answers:?}");
+    }
+}

@@ -292,17 +292,24 @@ pub(crate) fn set_altnames(netlink: &mut Netlink, ifindex: i32, wanted: &[String
 /// RTM_GETLINK for each, without counters unless asked for: few system calls for many. None: there is no such interface.
 pub(crate) fn get_each<'a>(
     netlink: &mut Netlink,
-    which: impl IntoIterator<Item = By<'a>>,
+    which: impl Iterator<Item = By<'a>> + Clone,
     stats: bool,
 ) -> Result<Vec<Option<Link>>, Errno> {
     let filter = if stats { 0 } else { libc::RTEXT_FILTER_SKIP_STATS.unsigned_abs() };
-    let requests = which.into_iter().map(|by| {
+    let requests = which.clone().map(|by| {
         let (header, name) = addressed(by);
         let mut request = batch::question(libc::RTM_GETLINK, &header);
         question_about(&mut request, name, filter);
         request
     });
-    let answers = netlink.batch(requests.collect())?;
+    let answers = match netlink.batch(requests.collect()) {
+        // more than the receive buffer has room for, as it is set here
+        Err(Errno::ENOBUFS | Errno::EAGAIN) => {
+            *netlink = Netlink::open()?;
+            return which.map(|by| get_filtered(netlink, by, filter)).collect();
+        }
+        answers => answers?,
+    };
     answers
         .into_iter()
         .map(|answer| decode_answer(answer.and_then(|message| message.ok_or_else(|| Errno::EBADMSG.into()))))
