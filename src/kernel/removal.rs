@@ -42,7 +42,10 @@ impl Netlink {
                     return Err(sender.join().unwrap_or(Errno::EFAULT).into());
                 }
                 Err(Refusal { errno: Errno::EAGAIN, .. }) => self.wait_for_answer(),
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => {
+                    let _ = sender.join(); // perhaps the kernel has not answered, but we cannot hear
+                    return Err(refusal);
+                }
             }
         }
     }
