@@ -7,7 +7,7 @@
 //! - `error`, `host`: errors, log lines, and the process that they go to
 //! - `capi`: the same for C, as declared in `include/virnetdevtap.h`; it checks arguments and converts results
 //! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
-#![deny(unsafe_code)]
+#![deny(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
 
 pub mod bridge;
 pub mod capi;

@@ -6,7 +6,8 @@ use crate::error::{Context, Error, Result};
 use crate::host::warning;
 use crate::kernel::link::{self, By, IFLA_NET_NS_FD, Link};
 use crate::kernel::netlink::Netlink;
-use crate::kernel::{IfName, netns, sysfs, tun, tunprops};
+use crate::kernel::tun::{self, TunFlags};
+use crate::kernel::{IfName, netns, sysfs, tunprops};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -121,4 +122,10 @@ pub(crate) fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
 /// The error for a name that another device has now.
 pub(crate) fn stranger(name: &IfName) -> Error {
     Error::operation(Errno::EEXIST, format!("The {name} interface is not the device that was saved, it is left alone"))
+}
+
+/// An attached queue sets the carrier on; if it is off all the same, somebody has set it off. The next one who attaches sets
+/// it on again. A guard that is detached says nothing.
+pub(crate) fn carrier_was_set_off(link: &Link, guard: BorrowedFd<'_>) -> bool {
+    !link.carrier && tun::get_iff(guard).is_ok_and(|(_, flags)| !flags.contains(TunFlags::DETACH_QUEUE))
 }

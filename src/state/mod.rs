@@ -29,7 +29,7 @@ use crate::kernel::tun::{self, TunFlags};
 use crate::kernel::{IfName, sys, sysfs, tunprops};
 use crate::tap::wait::{Attempt, LIMIT};
 use crate::tap::{DEFAULT_TUNPATH, open};
-use device::{Located, locate, stranger};
+use device::{Located, carrier_was_set_off, locate, stranger};
 use nix::errno::Errno;
 use record::{Created, Record, StateDir, Stored};
 use restore::Restore;
@@ -242,7 +242,7 @@ fn compare(netlink: &mut Netlink, name: &IfName, record: &Record, link: &Link, g
         tap.queue = QueueState::read(queue.as_fd()).ok();
     }
     let mut changed = fields::fields(&before.changes(&now));
-    changed.set(Fields::CARRIER, guard.is_some() && !link.carrier);
+    changed.set(Fields::CARRIER, guard.is_some_and(|guard| carrier_was_set_off(link, guard)));
     Ok(changed)
 }
 

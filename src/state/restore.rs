@@ -1,7 +1,7 @@
 //! Restore: a tap that was there before becomes what it was; one that was not goes.
 
 use super::apply::{Failures, apply, put_owners_back};
-use super::device::{Located, bring_back, is_queue_of, locate, stranger};
+use super::device::{Located, bring_back, carrier_was_set_off, is_queue_of, locate, stranger};
 use super::fields::{Change, Fields, fields};
 use super::guard::{self, Guard};
 use super::record::{Created, Record, StateDir, Stored};
@@ -176,8 +176,7 @@ impl Restore<'_> {
     /// else waits until it is sure that the hypervisor is gone.
     fn keep_alive(&mut self, before: &Snapshot, link: &Link, guard: &Guard, outcome: &mut Outcome) -> Result<()> {
         let failed = || format!("Unable to restore the persist flag of {}", self.name);
-        if !link.carrier {
-            // an attached queue sets it on, so somebody has set it off; the next one who attaches sets it on again
+        if carrier_was_set_off(link, guard.as_fd()) {
             outcome.changes.extend(Change::of(Fields::CARRIER, "carrier", &"on", &"off", ToString::to_string));
         }
         let (Some(before), Some(now)) = (&before.tap, link.tap()) else { return Ok(()) };
