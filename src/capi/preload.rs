@@ -101,3 +101,26 @@ pub unsafe extern "C" fn virNetDevOpenvswitchSetTimeout(timeout: c_uint) {
         Ok(())
     });
 }
+
+/// libvirt's own function of this name, which opens a macvtap that was made beforehand.
+///
+/// cbindgen:ignore
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn virNetDevMacVLanTapOpen(ifname: *const c_char, tapfd: *mut c_int, tapfdSize: size_t) -> c_int {
+    let Some(symbol) = next(c"virNetDevMacVLanTapOpen") else { return -1 };
+    // SAFETY: the symbol of this name has this signature since libvirt 5.7
+    let next: unsafe extern "C" fn(*const c_char, *mut c_int, size_t) -> c_int = unsafe { std::mem::transmute(symbol) };
+    let mut rc = None;
+    // SAFETY: the caller's arguments, as they are
+    let mut open = || *rc.insert(unsafe { next(ifname, tapfd, tapfdSize) }) >= 0;
+    fence("virNetDevMacVLanTapOpen", (), || {
+        // SAFETY: a string of the caller's, or NULL
+        let name = unsafe { args::interface_name(ifname) }?;
+        preload::open_macvtap(&name, &mut open);
+        Ok(())
+    });
+    rc.unwrap_or_else(|| {
+        // SAFETY: as above; only a name that is none comes here
+        unsafe { next(ifname, tapfd, tapfdSize) }
+    })
+}

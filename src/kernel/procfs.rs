@@ -8,6 +8,8 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
+#[cfg(feature = "preload")]
+use std::path::PathBuf;
 
 /// A process that has a file open which is attached to a tap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +21,49 @@ pub struct Holder {
     pub(crate) fd: i32,
 }
 
-/// Looks for the line `iff:<TAB>NAME` that tun writes into /proc/PID/fdinfo/FD (`tun_chr_show_fdinfo()`), in all
-/// processes whose network namespace is the caller's, and in those of others whose file is one of a device here, if the
-/// caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over, as are those that end
-/// meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) have no such line.
+/// How a file of a process shows which device it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// A line of its fdinfo: `iff:<TAB>NAME`, which tun writes (`tun_chr_show_fdinfo()`).
+    Line(String),
+    /// The device node that it was opened by: /dev/tapN, with the index of a macvtap.
+    #[cfg(feature = "preload")]
+    Node(PathBuf),
+}
+
+impl Sign {
+    pub(crate) fn of_tap(name: &IfName) -> Self {
+        Self::Line(format!("\niff:\t{name}\n"))
+    }
+
+    #[cfg(feature = "preload")]
+    pub(crate) fn of_macvtap(ifindex: i32) -> Self {
+        Self::Node(format!("/dev/tap{ifindex}").into())
+    }
+
+    fn is_on(&self, process: &Path, fd: &str) -> bool {
+        match self {
+            Self::Line(line) => {
+                let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
+                let read = fs::File::open(process.join("fdinfo").join(fd)).and_then(|mut file| file.read(&mut buffer));
+                let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
+                text.is_some_and(|text| text.contains(line))
+            }
+            #[cfg(feature = "preload")]
+            Self::Node(node) => fs::read_link(process.join("fd").join(fd)).is_ok_and(|path| path == *node),
+        }
+    }
+}
+
+/// Finds the processes that hold a tap. See [`holders_by`].
 pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
-    let wanted = format!("\niff:\t{name}\n");
+    holders_by(&Sign::of_tap(name))
+}
+
+/// Looks at the files of all processes whose network namespace is the caller's, and of those of others whose file is one
+/// of a device here, if the caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over,
+/// as are those that end meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
+pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").map_err(errno)?.flatten() {
@@ -32,7 +71,7 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
         let process = entry.path();
         // the same name may be somewhere else; who ends between two looks must not count as being here
         let elsewhere = fs::read_link(process.join("ns/net")).ok().as_ref() != Some(&here);
-        let Some(fd) = first_fd_with(&process, &wanted) else { continue };
+        let Some(fd) = files(&process, sign).next() else { continue };
         if elsewhere && !device_is_here(pid, fd) {
             continue;
         }
@@ -51,29 +90,24 @@ fn device_is_here(pid: i32, fd: i32) -> bool {
     here().unwrap_or(false)
 }
 
-fn first_fd_with(process: &Path, wanted: &str) -> Option<i32> {
-    let entries = fs::read_dir(process.join("fdinfo")).ok()?.flatten();
-    entries.into_iter().find(|entry| shows(&entry.path(), wanted))?.file_name().to_str()?.parse().ok()
+/// The numbers of a process's files with this sign.
+fn files(process: &Path, sign: &Sign) -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir(process.join("fdinfo")).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let file_name = entry.file_name();
+        let fd = file_name.to_str()?;
+        if sign.is_on(process, fd) { fd.parse().ok() } else { None }
+    })
 }
 
-fn shows(fdinfo: &Path, wanted: &str) -> bool {
-    let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
-    let read = fs::File::open(fdinfo).and_then(|mut file| file.read(&mut buffer));
-    let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
-    text.is_some_and(|text| text.contains(wanted))
-}
-
-/// The files of a process that are attached to a tap of this name.
+/// The files of this process that have the sign.
 #[cfg(feature = "preload")]
-pub(crate) fn files_of(pid: u32, name: &IfName) -> Vec<i32> {
-    let wanted = format!("\niff:\t{name}\n");
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.filter(|fd| shows(Path::new(&format!("/proc/{pid}/fdinfo/{fd}")), &wanted)).collect()
+pub(crate) fn own_files(sign: &Sign) -> Vec<i32> {
+    files(Path::new("/proc/self"), sign).collect()
 }
 
-/// Is this file of a process still attached to the tap?
+/// Has this file of a process still the sign?
 #[cfg(feature = "preload")]
-pub(crate) fn is_attached(pid: i32, fd: i32, name: &IfName) -> bool {
-    shows(Path::new(&format!("/proc/{pid}/fdinfo/{fd}")), &format!("\niff:\t{name}\n"))
+pub(crate) fn has_still(pid: i32, fd: i32, sign: &Sign) -> bool {
+    sign.is_on(Path::new(&format!("/proc/{pid}")), &fd.to_string())
 }

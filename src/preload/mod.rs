@@ -113,6 +113,25 @@ fn guarded<T>(
     result
 }
 
+/// A macvtap that libvirt opens with `open`, which says whether it could: its MAC is what a hypervisor can change.
+pub(crate) fn open_macvtap(name: &IfName, open: impl FnOnce() -> bool) {
+    let Some(dir) = state_dir() else {
+        open();
+        return;
+    };
+    let watcher = watcher::start(dir);
+    let _claim = claims::wait_for(name);
+    watcher.remove(name);
+    let saved = before_create(name, dir, CreateFlags::ALLOW_EXISTING);
+    if open() {
+        watcher.add(*name, None);
+    } else if saved == Ok(true)
+        && let Err(e) = state::discard(name, dir)
+    {
+        warning!("{name}: {e}");
+    }
+}
+
 /// Puts right what an earlier run may have left, and records what is there if it may be opened. Says whether there is a
 /// new record. A guest starts without the promise rather than not at all, but never on a tap that another one has.
 fn before_create(name: &IfName, dir: &Path, flags: CreateFlags) -> Result<bool> {

@@ -7,8 +7,11 @@
 use super::claims;
 use crate::host::{info, warning};
 use crate::kernel::IfName;
+use crate::kernel::link::{self, By};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::procfs::{self, Sign};
 use crate::kernel::wake::Wake;
-use crate::kernel::{pidfd, procfs, sys};
+use crate::kernel::{pidfd, sys};
 use crate::state::{self, RestoreFlags};
 use crate::tap::DEFAULT_TUNPATH;
 use nix::errno::Errno;
@@ -38,6 +41,8 @@ struct Holder {
 
 #[derive(Debug, Clone)]
 struct Watched {
+    /// How the files of its holders are known.
+    sign: Sign,
     tunpath: Option<CString>,
     holder: Option<Holder>,
     /// When to look at it next; None: when something happens.
@@ -82,7 +87,8 @@ impl Watcher {
 
     /// Watches a tap that libvirt has, or that a running guest has.
     pub(super) fn add(&self, name: IfName, tunpath: Option<&CStr>) {
-        let watched = Watched { tunpath: tunpath.map(CStr::to_owned), holder: None, look: Some(Instant::now()), failures: 0 };
+        let (sign, tunpath) = (sign_of(&name), tunpath.map(CStr::to_owned));
+        let watched = Watched { sign, tunpath, holder: None, look: Some(Instant::now()), failures: 0 };
         self.taps().insert(name, watched);
         if let Some(wake) = &self.wake {
             wake.call();
@@ -124,16 +130,16 @@ impl Watcher {
         let Some(_claim) = claims::try_now(&name) else { return self.look_again(&name, Some(STARTING)) };
         let Some(tap) = self.taps().get(&name).cloned() else { return };
         if let Some(holder) = &tap.holder
-            && procfs::is_attached(holder.pid, holder.fd, &name)
+            && procfs::has_still(holder.pid, holder.fd, &tap.sign)
         {
             return self.look_again(&name, self.distance(&name, &tap));
         }
         let guard = state::guard_number(&name, self.dir);
-        if procfs::files_of(std::process::id(), &name).iter().any(|fd| Some(*fd) != guard) {
+        if procfs::own_files(&tap.sign).iter().any(|fd| Some(*fd) != guard) {
             return self.look_again(&name, Some(STARTING)); // the hypervisor does not have it yet
         }
         self.update(&name, |tap| tap.holder = None);
-        match Self::find_holder(&name) {
+        match Self::find_holder(&tap.sign) {
             Some(holder) => {
                 if let Err(e) = state::reclaim(&name, self.dir, holder.pid) {
                     warning!("{name}: {e}");
@@ -150,13 +156,13 @@ impl Watcher {
 
     /// A close wakes us by itself where we have no guard and the clone device is the usual one.
     fn distance(&self, name: &IfName, tap: &Watched) -> Option<Duration> {
-        let seen = tap.tunpath.as_deref().is_none_or(|path| path == DEFAULT_TUNPATH);
+        let seen = tap.sign == Sign::of_tap(name) && tap.tunpath.as_deref().is_none_or(|path| path == DEFAULT_TUNPATH);
         (state::guard_number(name, self.dir).is_some() || !seen).then_some(RUNNING)
     }
 
-    fn find_holder(name: &IfName) -> Option<Holder> {
+    fn find_holder(sign: &Sign) -> Option<Holder> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
-        let holders = procfs::holders(name).unwrap_or_default();
+        let holders = procfs::holders_by(sign).unwrap_or_default();
         let holder = holders.into_iter().find(|holder| holder.pid != own)?;
         let process = pidfd::open(holder.pid).ok()?;
         Some(Holder { pid: holder.pid, fd: holder.fd, process: Arc::new(process) })
@@ -192,4 +198,10 @@ impl Watcher {
             change(tap);
         }
     }
+}
+
+fn sign_of(name: &IfName) -> Sign {
+    let link = Netlink::open().ok().and_then(|mut netlink| link::get(&mut netlink, By::Name(name)).ok().flatten());
+    let macvtap = link.filter(|link| link.kind.as_deref() == Some("macvtap"));
+    macvtap.map_or_else(|| Sign::of_tap(name), |link| Sign::of_macvtap(link.ifindex))
 }
