@@ -203,7 +203,8 @@ static void creating(const char *test, int queues, unsigned flags, int samples)
     int fds[MAX_QUEUES];
 
     for (int i = 0; i < samples; i++) {
-        for (int k = 0; k < 2; k++) {
+        for (int turn = 0; turn < 2; turn++) {
+            int k = (i + turn) % 2; /* neither always comes first */
             char *name = strdup("tap0");
             double start = now();
 
@@ -231,9 +232,9 @@ static void deleting_one(void)
     double times[3][SAMPLES];
 
     for (int i = 0; i < SAMPLES; i++) {
-        for (int k = 0; k < 3; k++) {
+        for (int turn = 0; turn < 3; turn++) {
             double start;
-            int index;
+            int index, k = (i + turn) % 3;
 
             close(raw_create("tap0", 0, true));
             index = if_nametoindex("tap0");
@@ -265,7 +266,8 @@ static void in_bridge(int ports)
     if (system(command) != 0)
         die("ip");
     for (int i = 0; i < samples; i++) {
-        for (int k = 0; k < 2; k++) {
+        for (int turn = 0; turn < 2; turn++) {
+            int k = (i + turn) % 2; /* neither always comes first */
             char *name = strdup("tap0");
             double start = now();
             int fd;
@@ -326,7 +328,8 @@ static void statistics(int interfaces)
         list[i] = names[i];
     }
     for (int i = 0; i < SAMPLES; i++) {
-        for (int k = 0; k < 3; k++) {
+        for (int turn = 0; turn < 3; turn++) {
+            int k = (i + turn) % 3;
             const char *name = list[i * 7919 % interfaces];
             int index = if_nametoindex(name);
             double start = now();

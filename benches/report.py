@@ -41,7 +41,7 @@ def show(value, unit):
 def table(rows, libvirt, size, cpus, kernel, load):
     lines = [
         f"Medians; ours beside {libvirt}, called in turn in one private network namespace; Linux {kernel}, {cpus} CPUs, load",
-        f"average {load} at the end. Other work on the machine moves the absolute figures, the ratios hardly. The floor is what",
+        f"average {load} at the end. Above one for each CPU, other work moves the absolute figures a lot. The floor is what",
         "the kernel takes for the bare system calls: open and TUNSETIFF; RTM_DELLINK, which returns only when the kernel has",
         "waited for RCU; one group delete without regard for others; RTM_GETSTATS by index, or a dump of it.",
         "",
