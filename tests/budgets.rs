@@ -201,11 +201,10 @@ fn state() {
             let mut names = ptr::null_mut();
             // SAFETY: a string, and room for a pointer
             assert_eq!(marked(&what_of("List"), || unsafe { capi::virNetDevTapStateList(dir, &raw mut names) }), 1);
-            // SAFETY: one name and the array, from malloc()
-            unsafe {
-                libc::free((*names).cast());
-                libc::free(names.cast());
-            }
+            // SAFETY: the array has one name
+            drop(common::api::take_string(unsafe { *names }));
+            // SAFETY: from malloc(), and ours
+            unsafe { libc::free(names.cast()) };
             drop(made);
             let restore = || unsafe {
                 // SAFETY: strings
