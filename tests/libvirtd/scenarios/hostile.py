@@ -90,7 +90,7 @@ def changes_mac_of_port(t):
 @scenario('managed=no, vnet_hdr size and endianness changed')
 def changes_vnet_hdr(t):
     t.tap('p0')
-    t.warns('p0', 'little-endian')  # every QEMU changes the size, and nobody warns of it
+    t.warns('p0', 'vnet_hdr size', 'little-endian')  # 64 is no size that a virtio device has
     t.define('d1', unmanaged('p0', model='e1000e'))
     t.start('d1')
     t.tamper('d1', 'p0', vnet_hdr=64, vnet_le=1)
