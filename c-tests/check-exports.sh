@@ -1,9 +1,9 @@
 #!/bin/bash
-# check-exports.sh LIB SYMS [NODE]: LIB exports what SYMS lists and nothing else,
+# check-exports.sh LIB SYMS SONAME [NODE]: LIB exports what SYMS lists and nothing else,
 # unversioned or under NODE, and has the SONAME and flags that it should.
 set -euo pipefail
 export LC_ALL=C
-lib=$1 syms=$2 node=${3:-}
+lib=$1 syms=$2 wanted_soname=$3 node=${4:-}
 
 count=0 failed=0
 check() { # NAME, then what is wrong, if anything
@@ -28,7 +28,7 @@ check 'nothing else is exported' "$(comm -13 <(echo "$expected") <(echo "$export
 
 dynamic=$(readelf -dW "$lib")
 soname=$(sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p' <<<"$dynamic")
-check 'SONAME' "$([ "$soname" = libvirnetdevtap.so.0 ] || echo "it is \"$soname\"")"
+check 'SONAME' "$([ "$soname" = "$wanted_soname" ] || echo "it is \"$soname\"")"
 check 'NODELETE' "$(grep -q 'FLAGS_1.*NODELETE' <<<"$dynamic" || echo 'dlclose would unmap it')"
 check 'BIND_NOW' "$(grep -q 'FLAGS_1.*NOW' <<<"$dynamic" || echo 'it binds lazily')"
 undefined=$(nm -D --undefined-only "$lib" | awk '{ print $NF }' | grep '^_*vir' || true)
