@@ -8,6 +8,7 @@ debian_package() {
     libc) echo libc6-dev ;;
     nm | readelf | objdump) echo binutils ;;
     ninja) echo ninja-build ;;
+    qemu-system-x86_64) echo qemu-system-x86 ;;
     ping) echo iputils-ping ;;
     unshare | setpriv) echo util-linux ;;
     venv) echo python3-venv ;;
