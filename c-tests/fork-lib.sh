@@ -1,11 +1,11 @@
 #!/bin/bash
-# fork-lib.sh ARCHIVE INCLUDE-DIR CC...: links the static library into a stand-in for a fork's libvirt.so, in both ways
+# fork-lib.sh ARCHIVE CC...: links the static library into a stand-in for a fork's libvirt.so, in both ways
 # that docs/libvirt-fork.md tells, and calls it from a stand-in for a driver. Writes TAP.
 set -uo pipefail
 export LC_ALL=C
-archive=$1 include=$2
-shift 2
-cc=("$@" -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -I"$include")
+archive=$1
+shift
+cc=("$@" -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror)
 here=$(cd "$(dirname "$0")" && pwd)/fork-lib
 node=LIBVIRT_PRIVATE_10.8.0
 dir=$(mktemp -d)

@@ -4,7 +4,10 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
-#include "libvirt.h"
+#include "virnetdevtap.h"
+#ifdef WITH_STATE
+# include "virnetdevtapstate.h"
+#endif
 
 #include <errno.h>
 #include <net/if.h>

@@ -1,9 +1,10 @@
 /*
- * The headers of the stand-in libvirt: its own types and its own declarations of the eight functions. Ours is used beside
- * them.
+ * The stand-in libvirt's own header, with its own types and declarations, under the name that libvirt gives it.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#pragma once
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,8 +26,6 @@ struct _virDomainInterfaceStats {
 };
 
 #include "../reference/libvirt-10.8.h"
-#define VIR_NETDEV_TAP_LIBVIRT_TYPES
-#include <virnetdevtap.h>
 
 extern char lastError[512];
 extern int lastErrorCode;
