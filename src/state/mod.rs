@@ -74,7 +74,7 @@ fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stor
             dir.remove(name, &restore.stored)
         }
         Err(e) => {
-            Err(Error::system(e.errno(), format!("An earlier run of {name} was never restored, and cannot be now: {}", e.text())))
+            Err(Error::system(e.errno(), format!("Unable to save the state of {name}, an earlier run is not over: {}", e.text())))
         }
     }
 }
