@@ -32,7 +32,7 @@ fn each_call_fails(work: fn() -> bool, reset: fn()) {
         for number in 1.. {
             let _ = std::fs::remove_file(RESULT);
             let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/tmp/log", "-e", &format!("inject={call}:error=ENOBUFS:when={number}")]);
+            strace.args(["-f", "-qq", "-o", "/tmp/log", "-e", &format!("inject={call}:error=EIO:when={number}")]);
             if call == "openat" {
                 strace.args(["-P", "/dev/net/tun"]); // not what the loader opens
             }

@@ -1,7 +1,7 @@
 //! Netlink attributes: reading them out of a message, and writing a request.
 //!
-//! The reader takes what it is asked for and skips the rest: an attribute that is new, cut short or of an odd length
-//! never spoils its neighbours.
+//! The reader takes what it is asked for and skips the rest: attributes that are new, and whatever is behind the part of
+//! a value that is known. A message that is cut short is refused, since what it does not say would be taken for absent.
 
 use netlink_packet_core::{Emitable, NLA_TYPE_MASK, NetlinkHeader};
 
@@ -9,21 +9,33 @@ use netlink_packet_core::{Emitable, NLA_TYPE_MASK, NetlinkHeader};
 pub(crate) const HEADER_LEN: usize = 16;
 const HEADER: usize = 4; // struct nlattr: u16 length with this header, u16 type
 
-/// Walks over the attributes in `bytes`; ends at the first one that does not fit.
-pub(crate) fn attrs(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// Walks over the attributes in `bytes`; ends with None at one that does not fit.
+pub(crate) fn attrs(bytes: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
-        let len = usize::from(u16_at(rest, 0)?);
-        let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
-        let value = rest.get(HEADER..len)?;
-        rest = rest.get(align(len)..).unwrap_or_default();
-        Some((kind, value))
+        if rest.len() < HEADER {
+            return None;
+        }
+        let attr = split(rest);
+        rest = attr.map(|(_, _, rest)| rest).unwrap_or_default();
+        Some(attr.map(|(kind, value, _)| (kind, value)))
     })
+}
+
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let len = usize::from(u16_at(bytes, 0)?);
+    let kind = u16_at(bytes, 2)? & NLA_TYPE_MASK;
+    Some((kind, bytes.get(HEADER..len)?, bytes.get(align(len)..).unwrap_or_default()))
+}
+
+/// Hands each attribute to `take`. None: the attributes are cut short, or `take` cannot make anything of one of them.
+pub(crate) fn decode<'a>(bytes: &'a [u8], mut take: impl FnMut(u16, &'a [u8]) -> Option<()>) -> Option<()> {
+    attrs(bytes).try_for_each(|attr| attr.and_then(|(kind, value)| take(kind, value)))
 }
 
 /// The value of the first attribute of this kind.
 pub(crate) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attrs(bytes).find_map(|(kind, value)| (kind == wanted).then_some(value))
+    attrs(bytes).flatten().find_map(|(kind, value)| (kind == wanted).then_some(value))
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -112,12 +124,14 @@ impl Request {
     }
 
     /// The bytes to send.
-    pub(crate) fn finish(mut self, sequence_number: u32) -> Vec<u8> {
-        self.header.length = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
-        self.header.sequence_number = sequence_number;
-        if let Some(head) = self.buffer.get_mut(..HEADER_LEN) {
-            self.header.emit(head);
+    pub(crate) fn finish(&self, sequence_number: u32) -> Vec<u8> {
+        let mut header = self.header;
+        header.length = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
+        header.sequence_number = sequence_number;
+        let mut bytes = self.buffer.clone();
+        if let Some(head) = bytes.get_mut(..HEADER_LEN) {
+            header.emit(head);
         }
-        self.buffer
+        bytes
     }
 }

@@ -1,7 +1,7 @@
 //! Many messages in few system calls: requests that are sent together, and answers that are received together.
 
 use super::attr::Request;
-use super::netlink::{BUFFER, Netlink, Refusal, messages};
+use super::netlink::{BUFFER, Netlink, Refusal, is_shortage, messages};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
@@ -43,8 +43,18 @@ impl Parts {
         self.room.chunks(BUFFER).zip(&self.lens).filter_map(|(part, len)| part.get(..*len)).filter(|part| !part.is_empty())
     }
 
-    /// recvmmsg(2), without waiting.
+    /// Receives what is there. ENOBUFS: nothing is, so that what was expected was lost.
     pub(super) fn receive(&mut self, netlink: &Netlink) -> Result<(), Errno> {
+        // that something was lost is told before what was not
+        let result = match self.receive_now(netlink) {
+            Err(errno) if is_shortage(errno) => self.receive_now(netlink),
+            result => result,
+        };
+        result.map_err(|errno| if errno == Errno::EAGAIN { Errno::ENOBUFS } else { errno })
+    }
+
+    /// recvmmsg(2), without waiting.
+    fn receive_now(&mut self, netlink: &Netlink) -> Result<(), Errno> {
         // SAFETY: sockaddr_nl is plain C data, for which all zero bytes are a value
         let mut senders: [libc::sockaddr_nl; PARTS] = unsafe { std::mem::zeroed() };
         let mut vectors: Vec<libc::iovec> = self
@@ -103,7 +113,7 @@ impl Netlink {
             while some.contains(&None) {
                 parts.receive(self)?;
                 for part in parts.each() {
-                    Self::answers(part, first, &mut some);
+                    Self::answers(part, first, &mut some)?;
                 }
             }
             answers.extend(some.into_iter().flatten());
@@ -111,8 +121,9 @@ impl Netlink {
         Ok(answers)
     }
 
-    fn answers(part: &[u8], first: u32, some: &mut [Option<Answer>]) {
+    fn answers(part: &[u8], first: u32, some: &mut [Option<Answer>]) -> Result<(), Errno> {
         for message in messages(part) {
+            let message = message?;
             let index = usize::try_from(message.sequence_number.wrapping_sub(first)).unwrap_or(usize::MAX);
             let Some(slot) = some.get_mut(index) else { continue };
             let answer = match message.verdict() {
@@ -122,6 +133,7 @@ impl Netlink {
             };
             slot.get_or_insert(answer);
         }
+        Ok(())
     }
 
     /// All messages of a dump. EINTR: something changed meanwhile.
@@ -130,11 +142,12 @@ impl Netlink {
         loop {
             parts.receive(self)?;
             for message in parts.each().flat_map(|part| self.answers_in(part)) {
+                let message = message?;
                 interrupted |= message.is_interrupted();
                 match message.verdict() {
                     Some(Ok(())) if interrupted => return Err(Errno::EINTR.into()),
                     Some(verdict) => return verdict,
-                    None if message.is_noop() => {}
+                    None if message.is_control() => {}
                     None => each(message.payload),
                 }
             }

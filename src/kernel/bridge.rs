@@ -2,7 +2,7 @@
 //!
 //! See linux/if_bridge.h, linux/neighbour.h, and `br_setlink()` and `br_port_policy` in net/bridge/br_netlink.c.
 
-use super::attr::{self, Request, attrs, u16_at, u32_at};
+use super::attr::{self, Request, u16_at, u32_at};
 use super::link::{IFLA_MASTER, ifinfomsg};
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
@@ -15,6 +15,8 @@ const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const NLA_F_NESTED: u16 = 1 << 15;
 const AF_BRIDGE: u8 = 7;
 
+/// The highest VLAN id there is.
+const MAX_VID: u16 = 4095;
 const VLAN_INFO_PVID: u16 = 1 << 1;
 const VLAN_INFO_UNTAGGED: u16 = 1 << 2;
 const RTM_GETVLAN: u16 = 114;
@@ -170,56 +172,94 @@ pub(crate) fn vlans(netlink: &mut Netlink, ifindex: i32) -> Result<Vec<Vlan>, Er
     let [family, _, _, _, index @ ..] = &mut header;
     *family = AF_BRIDGE;
     *index = ifindex.to_ne_bytes();
-    let mut found = Vec::new();
-    netlink.dump(
-        RTM_GETVLAN,
-        &header,
-        |_| {},
-        |message| {
-            let Some(message) = message else { return found.clear() };
-            let entries = attrs(message.get(BR_VLAN_MSG..).unwrap_or_default());
-            for (_, entry) in entries.filter(|(kind, _)| *kind == BRIDGE_VLANDB_ENTRY) {
-                let Some(info) = attr::find(entry, BRIDGE_VLANDB_ENTRY_INFO) else { continue };
-                let (Some(flags), Some(first)) = (u16_at(info, 0), u16_at(info, 2)) else { continue };
-                let last = attr::find(entry, BRIDGE_VLANDB_ENTRY_RANGE).and_then(|last| u16_at(last, 0)).unwrap_or(first);
-                let vlan = |vid| Vlan { vid, pvid: flags & VLAN_INFO_PVID != 0, untagged: flags & VLAN_INFO_UNTAGGED != 0 };
-                found.extend((first..=last).map(vlan));
-            }
-        },
-    )?;
-    found.sort_unstable();
-    Ok(found)
+    let mut found = Found::default();
+    netlink.dump(RTM_GETVLAN, &header, |_| {}, |message| found.add(message, Vlan::decode))?;
+    found.sorted()
 }
 
 /// The fixed forwarding entries of one port, in order.
 pub(crate) fn fdb(netlink: &mut Netlink, ifindex: i32, bridge: i32) -> Result<Vec<FdbEntry>, Errno> {
-    let mut found = Vec::new();
     // the header of old, which filters by port without a socket option: valid_fdb_dump_legacy() in net/core/rtnetlink.c
     let fill = |request: &mut Request| {
         request.attr(IFLA_MASTER, &bridge.to_ne_bytes());
     };
-    netlink.dump(libc::RTM_GETNEIGH, &bridge_header(ifindex), fill, |message| match message {
-        Some(message) => found.extend(FdbEntry::decode(message, ifindex)),
-        None => found.clear(),
+    let mut found = Found::default();
+    netlink.dump(libc::RTM_GETNEIGH, &bridge_header(ifindex), fill, |message| {
+        found.add(message, |message| FdbEntry::decode(message, ifindex));
     })?;
-    found.sort_unstable();
-    Ok(found)
+    found.sorted()
+}
+
+/// What the messages of a dump tell.
+struct Found<T> {
+    items: Vec<T>,
+    odd: bool,
+}
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), odd: false }
+    }
+}
+
+impl<T: Ord> Found<T> {
+    /// None: the dump starts over.
+    fn add<I: IntoIterator<Item = T>>(&mut self, message: Option<&[u8]>, decode: impl FnOnce(&[u8]) -> Result<I, Errno>) {
+        match message.map(decode) {
+            None => *self = Self::default(),
+            Some(Ok(items)) => self.items.extend(items),
+            Some(Err(_)) => self.odd = true,
+        }
+    }
+
+    fn sorted(mut self) -> Result<Vec<T>, Errno> {
+        self.items.sort_unstable();
+        if self.odd { Err(Errno::EBADMSG) } else { Ok(self.items) }
+    }
+}
+
+impl Vlan {
+    /// All VLANs that a message of RTM_GETVLAN tells of. EBADMSG: it is cut short.
+    pub(super) fn decode(message: &[u8]) -> Result<Vec<Self>, Errno> {
+        let mut vlans = Vec::new();
+        let attrs = message.get(BR_VLAN_MSG..).ok_or(Errno::EBADMSG)?;
+        let decoded = attr::decode(attrs, |kind, entry| {
+            if kind != BRIDGE_VLANDB_ENTRY {
+                return Some(());
+            }
+            let info = attr::find(entry, BRIDGE_VLANDB_ENTRY_INFO)?;
+            let (flags, first) = (u16_at(info, 0)?, u16_at(info, 2)?);
+            let last = attr::find(entry, BRIDGE_VLANDB_ENTRY_RANGE).map_or(Some(first), |last| u16_at(last, 0))?;
+            let vlan = |vid| Self { vid, pvid: flags & VLAN_INFO_PVID != 0, untagged: flags & VLAN_INFO_UNTAGGED != 0 };
+            vlans.extend((first..=last.min(MAX_VID)).map(vlan));
+            Some(())
+        });
+        decoded.map(|()| vlans).ok_or(Errno::EBADMSG)
+    }
 }
 
 impl FdbEntry {
-    fn decode(message: &[u8], ifindex: i32) -> Option<Self> {
-        let state = u16_at(message, 8)?;
-        let fields = message.get(NDMSG..)?;
-        attr::find(fields, NDA_MASTER)?; // else it is the device's own list, not the bridge's
-        if attr::i32_at(message, 4)? != ifindex || state & (NUD_NOARP | NUD_PERMANENT) == 0 {
-            return None;
+    /// The entry that a message of RTM_GETNEIGH tells of, if it is a fixed one of this port. EBADMSG: it is cut short.
+    pub(super) fn decode(message: &[u8], ifindex: i32) -> Result<Option<Self>, Errno> {
+        let (mut mac, mut vid, mut is_bridges) = (None, 0, false);
+        let attrs = message.get(NDMSG..).ok_or(Errno::EBADMSG)?;
+        let decoded = attr::decode(attrs, |kind, value| {
+            match kind {
+                NDA_LLADDR => mac = value.try_into().ok(),
+                NDA_VLAN => vid = u16_at(value, 0)?,
+                NDA_MASTER => is_bridges = true, // else it is the device's own list
+                _ => {}
+            }
+            Some(())
+        });
+        decoded.ok_or(Errno::EBADMSG)?;
+        let state = u16_at(message, 8).unwrap_or_default();
+        if !is_bridges || attr::i32_at(message, 4) != Some(ifindex) || state & (NUD_NOARP | NUD_PERMANENT) == 0 {
+            return Ok(None);
         }
-        Some(Self {
-            mac: attr::find(fields, NDA_LLADDR)?.try_into().ok()?,
-            vid: attr::find(fields, NDA_VLAN).and_then(|vid| u16_at(vid, 0)).unwrap_or_default(),
-            local: state & NUD_PERMANENT != 0,
-            flags: message.get(10)? & NTF_KEPT,
-        })
+        let flags = message.get(10).copied().unwrap_or_default();
+        let entry = |mac| Self { mac, vid, local: state & NUD_PERMANENT != 0, flags: flags & NTF_KEPT };
+        mac.map(entry).map(Some).ok_or(Errno::EBADMSG)
     }
 
     fn header(&self, ifindex: i32) -> [u8; NDMSG] {
@@ -247,6 +287,10 @@ pub(crate) fn add_fdb(netlink: &mut Netlink, ifindex: i32, entry: &FdbEntry) -> 
     netlink.put(libc::RTM_NEWNEIGH, &entry.header(ifindex), |request| entry.fill(request))
 }
 
+/// Takes a forwarding entry away, if it is there.
 pub(crate) fn delete_fdb(netlink: &mut Netlink, ifindex: i32, entry: &FdbEntry) -> Result<(), Refusal> {
-    netlink.change(libc::RTM_DELNEIGH, &entry.header(ifindex), |request| entry.fill(request))
+    match netlink.change(libc::RTM_DELNEIGH, &entry.header(ifindex), |request| entry.fill(request)) {
+        Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(()),
+        result => result,
+    }
 }

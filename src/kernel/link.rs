@@ -2,11 +2,11 @@
 //!
 //! Decodes only what the library uses; see rtnetlink(7), linux/if_link.h and `tun_fill_info()` in drivers/net/tun.c.
 
-use super::attr::{self, Request, attrs, i32_at, string, u32_at};
+use super::attr::{self, Request, i32_at, string, u32_at};
 use super::batch;
 use super::counters::Stats;
 use super::ifname::IfName;
-use super::netlink::{Netlink, Refusal};
+use super::netlink::{Netlink, Refusal, is_shortage};
 use nix::errno::Errno;
 
 pub(crate) const IFLA_ADDRESS: u16 = 1;
@@ -129,7 +129,7 @@ impl Link {
         }
     }
 
-    /// Decodes `struct ifinfomsg` and its attributes.
+    /// Decodes `struct ifinfomsg` and its attributes. None: the message is cut short, or not about a link.
     pub(crate) fn decode(message: &[u8]) -> Option<Self> {
         let mut link = Self {
             link_type: attr::u16_at(message, 2)?,
@@ -137,69 +137,75 @@ impl Link {
             flags: u32_at(message, 8)?,
             ..Self::default()
         };
-        for (kind, value) in attrs(message.get(IFINFOMSG..)?) {
+        attr::decode(message.get(IFINFOMSG..)?, |kind, value| {
             match kind {
                 IFLA_ADDRESS => link.mac = value.to_vec(),
                 IFLA_IFNAME => link.name = IfName::from_kernel(value),
-                IFLA_MTU => link.mtu = u32_at(value, 0).unwrap_or_default(),
-                IFLA_LINK => link.lower = i32_at(value, 0),
-                IFLA_MASTER => link.master = i32_at(value, 0),
-                IFLA_TXQLEN => link.txqlen = u32_at(value, 0).unwrap_or_default(),
+                IFLA_MTU => link.mtu = u32_at(value, 0)?,
+                IFLA_LINK => link.lower = Some(i32_at(value, 0)?),
+                IFLA_MASTER => link.master = Some(i32_at(value, 0)?),
+                IFLA_TXQLEN => link.txqlen = u32_at(value, 0)?,
                 IFLA_IFALIAS => link.alias = string(value).map(str::to_owned),
-                IFLA_GROUP => link.group = u32_at(value, 0).unwrap_or_default(),
-                IFLA_CARRIER => link.carrier = value.first() == Some(&1),
-                IFLA_STATS64 => link.stats = Stats::decode(value),
-                IFLA_PROP_LIST => {
-                    let names = attrs(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
-                    link.altnames = names.filter_map(|(_, name)| string(name)).map(str::to_owned).collect();
-                }
-                IFLA_LINKINFO => link.decode_info(value),
+                IFLA_GROUP => link.group = u32_at(value, 0)?,
+                IFLA_CARRIER => link.carrier = *value.first()? == 1,
+                IFLA_STATS64 => link.stats = Some(Stats::decode(value)?),
+                IFLA_PROP_LIST => attr::decode(value, |kind, name| {
+                    link.altnames.extend(string(name).filter(|_| kind == IFLA_ALT_IFNAME).map(str::to_owned));
+                    Some(())
+                })?,
+                IFLA_LINKINFO => link.decode_info(value)?,
                 _ => {}
             }
-        }
+            Some(())
+        })?;
         Some(link)
     }
 
-    fn decode_info(&mut self, info: &[u8]) {
-        for (kind, value) in attrs(info) {
+    fn decode_info(&mut self, info: &[u8]) -> Option<()> {
+        attr::decode(info, |kind, value| {
             match kind {
                 IFLA_INFO_KIND => self.kind = string(value).map(str::to_owned),
                 IFLA_INFO_SLAVE_KIND => self.port_kind = string(value).map(str::to_owned),
-                IFLA_INFO_SLAVE_DATA => self.port_data = value.to_vec(),
+                IFLA_INFO_SLAVE_DATA => {
+                    attr::decode(value, |_, _| Some(()))?;
+                    self.port_data = value.to_vec();
+                }
                 // the kind comes before the data: rtnl_link_info_fill() in net/core/rtnetlink.c
-                IFLA_INFO_DATA if self.kind.as_deref() == Some("tun") => self.tun = Some(Tun::decode(value)),
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("tun") => self.tun = Some(Tun::decode(value)?),
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("macvtap") => {
                     let mode = attr::find(value, IFLA_MACVLAN_MODE).and_then(|mode| u32_at(mode, 0));
-                    self.passthru = mode == Some(MACVLAN_MODE_PASSTHRU);
+                    self.passthru = mode? == MACVLAN_MODE_PASSTHRU;
                 }
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
                     self.default_pvid = attr::find(value, IFLA_BR_VLAN_DEFAULT_PVID).and_then(|pvid| attr::u16_at(pvid, 0));
                 }
                 _ => {}
             }
-        }
+            Some(())
+        })
     }
 }
 
 impl Tun {
-    fn decode(data: &[u8]) -> Self {
+    fn decode(data: &[u8]) -> Option<Self> {
         let mut tun = Self::default();
-        for (kind, value) in attrs(data) {
-            let byte = value.first().copied().unwrap_or_default();
+        attr::decode(data, |kind, value| {
+            let flag = || value.first().map(|byte| *byte != 0);
             match kind {
-                IFLA_TUN_OWNER => tun.owner = u32_at(value, 0),
-                IFLA_TUN_GROUP => tun.group = u32_at(value, 0),
-                IFLA_TUN_TYPE => tun.is_tap = byte == TUN_TYPE_TAP,
-                IFLA_TUN_PI => tun.pi = byte != 0,
-                IFLA_TUN_VNET_HDR => tun.vnet_hdr = byte != 0,
-                IFLA_TUN_PERSIST => tun.persist = byte != 0,
-                IFLA_TUN_MULTI_QUEUE => tun.multi_queue = byte != 0,
-                IFLA_TUN_NUM_QUEUES => tun.queues = u32_at(value, 0).unwrap_or_default(),
-                IFLA_TUN_NUM_DISABLED_QUEUES => tun.disabled_queues = u32_at(value, 0).unwrap_or_default(),
+                IFLA_TUN_OWNER => tun.owner = Some(u32_at(value, 0)?),
+                IFLA_TUN_GROUP => tun.group = Some(u32_at(value, 0)?),
+                IFLA_TUN_TYPE => tun.is_tap = *value.first()? == TUN_TYPE_TAP,
+                IFLA_TUN_PI => tun.pi = flag()?,
+                IFLA_TUN_VNET_HDR => tun.vnet_hdr = flag()?,
+                IFLA_TUN_PERSIST => tun.persist = flag()?,
+                IFLA_TUN_MULTI_QUEUE => tun.multi_queue = flag()?,
+                IFLA_TUN_NUM_QUEUES => tun.queues = u32_at(value, 0)?,
+                IFLA_TUN_NUM_DISABLED_QUEUES => tun.disabled_queues = u32_at(value, 0)?,
                 _ => {}
             }
-        }
-        tun
+            Some(())
+        })?;
+        Some(tun)
     }
 }
 
@@ -304,21 +310,23 @@ pub(crate) fn get_each<'a>(
     });
     let answers = match netlink.batch(requests.collect()) {
         // more than the receive buffer has room for, as it is set here
-        Err(Errno::ENOBUFS | Errno::EAGAIN) => {
-            *netlink = Netlink::open()?;
-            return which.map(|by| get_filtered(netlink, by, filter)).collect();
-        }
+        Err(errno) if is_shortage(errno) => return which.map(|by| get_filtered(netlink, by, filter)).collect(),
         answers => answers?,
     };
     answers
         .into_iter()
-        .map(|answer| decode_answer(answer.and_then(|message| message.ok_or_else(|| Errno::EBADMSG.into()))))
+        .zip(which)
+        .map(|(answer, by)| match answer {
+            Err(refusal) if is_shortage(refusal.errno) => get_filtered(netlink, by, filter),
+            answer => decode_answer(answer.and_then(|message| message.ok_or_else(|| Errno::EBADMSG.into()))),
+        })
         .collect()
 }
 
 /// RTM_GETLINK of all interfaces, with counters. `each` is told by None that it starts over.
 pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<Link>)) -> Result<(), Errno> {
-    let dumped = netlink.dump(
+    let mut odd = false;
+    netlink.dump(
         libc::RTM_GETLINK,
         &ifinfomsg(0, 0, 0),
         |request| {
@@ -327,8 +335,8 @@ pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<Link>)) ->
         |message| match message.map(Link::decode) {
             None => each(None),
             Some(Some(link)) => each(Some(link)),
-            Some(None) => {}
+            Some(None) => odd = true,
         },
-    );
-    dumped.map_err(Errno::from)
+    )?;
+    if odd { Err(Errno::EBADMSG) } else { Ok(()) }
 }

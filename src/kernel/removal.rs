@@ -10,7 +10,7 @@
 //! have in the call, and a forked child has nothing of it. Where no thread can be had, the call waits itself.
 
 use super::attr::Request;
-use super::netlink::{Netlink, Refusal};
+use super::netlink::{Netlink, Received, Refusal, is_shortage};
 use super::sys::without_signals;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_ECHO, NLM_F_REQUEST};
 use nix::errno::Errno;
@@ -37,14 +37,17 @@ impl Netlink {
         loop {
             let over = sender.is_finished();
             match self.receive() {
-                Ok(news) => return Ok(news.is_some()),
-                Err(Refusal { errno: Errno::EAGAIN, .. }) if over => {
-                    return Err(sender.join().unwrap_or(Errno::EFAULT).into());
-                }
-                Err(Refusal { errno: Errno::EAGAIN, .. }) => self.wait_for_answer(),
-                Err(refusal) => {
-                    let _ = sender.join(); // perhaps the kernel has not answered, but we cannot hear
-                    return Err(refusal);
+                Ok(Received::Message(_)) => return Ok(true),
+                Ok(Received::Acknowledged) => return Ok(false),
+                Ok(Received::Nothing) if !over => self.wait_for_answer(),
+                answer => {
+                    let sent = sender.join().unwrap_or(Err(Errno::EFAULT));
+                    let refusal = answer.err().or(sent.err().map(Refusal::from));
+                    return match refusal {
+                        Some(refusal) if !is_shortage(refusal.errno) => Err(refusal),
+                        // not sent, or the answer was lost: whoever asks again hears of what was done
+                        _ => self.change(message_type, family_header, |_| {}).map(|()| false),
+                    };
                 }
             }
         }
@@ -57,14 +60,14 @@ impl Netlink {
     }
 }
 
-/// Starts a thread that sends the bytes with a single system call, and ends with what that failed with. None: there is no
+/// Starts a thread that sends the bytes with a single system call, and ends with what came of that. None: there is no
 /// thread to be had.
-fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<JoinHandle<Errno>> {
+fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<JoinHandle<Result<(), Errno>>> {
     let send = move || {
         // SAFETY: the bytes live until the call is over. The file is open until the kernel has answered the request, for
         // which it has to have looked it up; should the call fail, the caller joins this thread before it closes anything.
         let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) };
-        Errno::result(sent).err().unwrap_or(Errno::ENODATA)
+        Errno::result(sent).map(drop)
     };
     without_signals(|| Builder::new().name("tap-delete".into()).stack_size(STACK).spawn(send).ok())
 }

@@ -106,15 +106,19 @@ pub(crate) fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
     let here = netns::own().context(failed)?;
     let (name, _) = tun::get_iff(guard).context(failed)?;
     let target = here.as_raw_fd().cast_unsigned();
-    netns::inside(there.as_fd(), || {
+    let brought = netns::inside(there.as_fd(), || {
         let mut netlink = Netlink::open()?;
         let link = link::get(&mut netlink, By::Name(&name))?.ok_or(Errno::ENODEV)?;
         let moved = link::set(&mut netlink, link.ifindex, 0, 0, |request| {
             request.attr_u32(IFLA_NET_NS_FD, target);
         });
         moved.map_err(Errno::from)
-    })
-    .context(failed)?;
+    });
+    match brought {
+        // an answer that was lost may have been a good one
+        Err(_) if other_netns(guard).context(failed)?.is_none() => {}
+        brought => brought.context(failed)?,
+    }
     warning!("{name}: was in another network namespace, brought back");
     Ok(())
 }
