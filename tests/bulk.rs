@@ -12,8 +12,9 @@
 mod common;
 
 use common::api::{C, Counters, NONE, Outcome, PERSIST, TapApi, c_stats, last_failure, outcome};
-use common::net::{assert_as, frame, interfaces, ip, ip_batch, look, send_from_guest, set_up_quietly, soon};
+use common::net::{assert_as, exists, frame, interfaces, ip, ip_batch, look, send_from_guest, set_up_quietly, soon};
 use common::process::{NOBODY, TUN_NODE, as_nobody, node, with_room_for};
+use common::steps::killed_at;
 use common::{count, tun};
 use nix::errno::Errno;
 use std::ffi::{CString, c_char};
@@ -269,6 +270,27 @@ fn the_same_taps_twice_at_once() {
     }
 }
 
+/// Whoever is killed on the way leaves no tap in a group that it was not in: all that is done to a group is one system call.
+fn killed_on_the_way() {
+    for at in 0.. {
+        let names = make_many(3);
+        ip("link set t1 group 7");
+        let ended = !killed_at(at, || assert_eq!(delete_list(&strs(&names)).0, Ok(())));
+        let left = interfaces();
+        for (name, group) in [("t0", "default"), ("t1", "7"), ("t2", "default")].iter().filter(|(name, _)| exists(name)) {
+            let shown = ip(&format!("-j link show dev {name} group {group}"));
+            assert!(shown.contains(&format!("\"{name}\"")), "killed at system call {at}: {name} is in another group");
+        }
+        assert!([0, 3].contains(&left.len()), "killed at system call {at}: {left:?}");
+        assert_eq!(delete_list(&strs(&names)).0, Ok(()), "killed at system call {at}");
+        assert!(interfaces().is_empty());
+        if ended {
+            assert!(at > 20, "{at}");
+            return;
+        }
+    }
+}
+
 fn bad_deletion_input() {
     let names = [c"t0".as_ptr(), ptr::null(), c"t1".as_ptr()];
     make_many(2);
@@ -299,5 +321,6 @@ netns_tests![
     with_little_room_for_files,
     by_the_owner_of_the_taps,
     the_same_taps_twice_at_once,
+    killed_on_the_way,
     bad_deletion_input,
 ];

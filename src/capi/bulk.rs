@@ -19,8 +19,9 @@ use libc::{c_char, c_int, size_t};
 ///   may be NULL
 ///
 /// A device that is not there counts as deleted. One of another kind stays (EINVAL), as does one that a process still holds
-/// one second later (EBUSY); all others are deleted nevertheless. About 30 go at once: that keeps other users of netlink
-/// from waiting for more than 20 ms. Until they are gone, these are in a link group of their own.
+/// one second later (EBUSY); all others are deleted nevertheless. At most 16 go at once, and fewer where that takes long: other
+/// users of netlink shall not wait for more than 20 ms. While they go, these are in a link group of their own. As with
+/// virNetDevTapDelete(), all are gone when the call returns, and the kernel's wait for RCU is left to threads that end.
 ///
 /// Returns 0 if all are gone, or -1: the error is that of the first device that is not.
 ///

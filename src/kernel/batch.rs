@@ -2,7 +2,7 @@
 
 use super::attr::Request;
 use super::netlink::{BUFFER, Netlink, Refusal, is_shortage, messages};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_core::NLM_F_REQUEST;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 
@@ -18,11 +18,6 @@ pub(crate) type Answer = Result<Option<Vec<u8>>, Refusal>;
 /// A request that asks.
 pub(crate) fn question(message_type: u16, family_header: &[u8]) -> Request {
     Request::new(message_type, NLM_F_REQUEST, family_header)
-}
-
-/// A request that changes something, and wants an acknowledgement.
-pub(crate) fn order(message_type: u16, family_header: &[u8]) -> Request {
-    Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header)
 }
 
 /// Room for several messages.

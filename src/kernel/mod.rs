@@ -18,7 +18,7 @@ pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod procfs;
-mod removal;
+pub(crate) mod removal;
 pub(crate) mod sys;
 pub(crate) mod sysfs;
 pub(crate) mod tun;

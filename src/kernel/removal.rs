@@ -1,6 +1,6 @@
-//! Removing a link without waiting until the kernel has freed it.
+//! Removing links without waiting until the kernel has freed them.
 //!
-//! RTM_DELLINK takes the device out of everything, its name and index with it, in about 0.2 ms, and then waits some 15 ms
+//! RTM_DELLINK takes a device out of everything, its name and index with it, in about 0.2 ms, and then waits some 15 ms
 //! for RCU before it returns (`netdev_run_todo()`). That wait is left to a thread which does nothing but this one system
 //! call. The first answer says that the device goes: the kernel's own news of it, sent to the one who asked because of
 //! NLM_F_ECHO (Linux 6.2), or the refusal. An older kernel sends only the acknowledgement, after the wait.
@@ -23,31 +23,59 @@ const STACK: usize = 64 * 1024;
 /// How long to wait for an answer before looking whether the thread could send the request at all.
 const LOOK: u16 = 100;
 
+/// A thread that is in the kernel with a request of ours, or will be.
+#[derive(Debug)]
+pub(crate) struct Sender(JoinHandle<Result<(), Errno>>);
+
+impl Sender {
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits for it; what came of the sending.
+    pub(crate) fn join(self) -> Result<(), Errno> {
+        self.0.join().unwrap_or(Err(Errno::EFAULT))
+    }
+}
+
 impl Netlink {
     /// Like [`change`](Netlink::change), but returns at the kernel's first answer. True: that was not the last one, and
     /// the thread may still be in the kernel.
     pub(super) fn change_early(&mut self, message_type: u16, family_header: &[u8]) -> Result<bool, Refusal> {
         let request = Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO, family_header);
+        let bytes = self.together(&[request]);
+        let first = self.send_aside(bytes).map(|sender| self.first_answer(sender));
+        match first {
+            Some(Ok((news, _))) => Ok(news),
+            Some(Err(refusal)) if !is_shortage(refusal.errno) => Err(refusal),
+            // no thread, not sent, or the answer was lost: whoever asks again hears of what was done
+            _ => self.change(message_type, family_header, |_| {}).map(|()| false),
+        }
+    }
+
+    /// The requests as they are sent with one system call, all with the same sequence number.
+    pub(super) fn together(&mut self, requests: &[Request]) -> Vec<u8> {
         self.sequence_number = self.sequence_number.wrapping_add(1);
-        let bytes = request.finish(self.sequence_number);
-        let fd = self.socket().as_raw_fd();
-        let Some(sender) = send_from_thread(fd, bytes) else {
-            return self.change(message_type, family_header, |_| {}).map(|()| false);
-        };
+        requests.iter().flat_map(|request| request.finish(self.sequence_number)).collect()
+    }
+
+    /// Has them sent by a thread; None: there is no thread to be had.
+    pub(super) fn send_aside(&self, bytes: Vec<u8>) -> Option<Sender> {
+        send_from_thread(self.socket().as_raw_fd(), bytes)
+    }
+
+    /// Waits for the first answer to what the thread sends: by then it needs our socket no more, nor if that fails. True: it
+    /// is a message, and the acknowledgement is to come.
+    pub(super) fn first_answer(&mut self, sender: Sender) -> Result<(bool, Sender), Refusal> {
         loop {
-            let over = sender.is_finished();
+            let over = sender.is_over();
             match self.receive() {
-                Ok(Received::Message(_)) => return Ok(true),
-                Ok(Received::Acknowledged) => return Ok(false),
+                Ok(Received::Message(_)) => return Ok((true, sender)),
+                Ok(Received::Acknowledged) => return Ok((false, sender)),
                 Ok(Received::Nothing) if !over => self.wait_for_answer(),
                 answer => {
-                    let sent = sender.join().unwrap_or(Err(Errno::EFAULT));
-                    let refusal = answer.err().or(sent.err().map(Refusal::from));
-                    return match refusal {
-                        Some(refusal) if !is_shortage(refusal.errno) => Err(refusal),
-                        // not sent, or the answer was lost: whoever asks again hears of what was done
-                        _ => self.change(message_type, family_header, |_| {}).map(|()| false),
-                    };
+                    let sent = sender.join();
+                    return Err(answer.err().unwrap_or_else(|| sent.err().unwrap_or(Errno::ENOBUFS).into()));
                 }
             }
         }
@@ -62,12 +90,12 @@ impl Netlink {
 
 /// Starts a thread that sends the bytes with a single system call, and ends with what came of that. None: there is no
 /// thread to be had.
-fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<JoinHandle<Result<(), Errno>>> {
+fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<Sender> {
     let send = move || {
         // SAFETY: the bytes live until the call is over. The file is open until the kernel has answered the request, for
         // which it has to have looked it up; should the call fail, the caller joins this thread before it closes anything.
         let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) };
         Errno::result(sent).map(drop)
     };
-    without_signals(|| Builder::new().name("tap-delete".into()).stack_size(STACK).spawn(send).ok())
+    without_signals(|| Builder::new().name("tap-delete".into()).stack_size(STACK).spawn(send).ok().map(Sender))
 }

@@ -19,16 +19,27 @@ pub(crate) struct SysfsTap {
 /// Reads the directory of a tap. /sys shows the network namespace of whoever mounted it: None if it does not show
 /// this very device.
 pub(crate) fn tap(link: &Link) -> Option<SysfsTap> {
+    let flags = flags(link)?;
+    Some(SysfsTap { inode: fs::metadata(path(link)?).ok()?.ino(), flags })
+}
+
+/// The flags of a tap, by the same rule.
+pub(crate) fn flags(link: &Link) -> Option<TunFlags> {
+    dir(link)?;
+    likely_flags(link)
+}
+
+/// The flags of a tap, or of one of the same name in another namespace that differs at most in its NAPI flags.
+pub(crate) fn likely_flags(link: &Link) -> Option<TunFlags> {
     let tun = link.tap()?;
-    let dir = dir(link)?;
     let mut buffer = [0; 32];
-    let flags = read_small(&dir.join("tun_flags"), &mut buffer).ok()?;
+    let flags = read_small(&path(link)?.join("tun_flags"), &mut buffer).ok()?;
     let flags = TunFlags::from_bits_retain(u16::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?);
     let same = flags.contains(TunFlags::PERSIST) == tun.persist
         && flags.contains(TunFlags::MULTI_QUEUE) == tun.multi_queue
         && flags.contains(TunFlags::VNET_HDR) == tun.vnet_hdr
         && flags.contains(TunFlags::NO_PI) != tun.pi;
-    same.then_some(SysfsTap { inode: fs::metadata(dir).ok()?.ino(), flags })
+    same.then_some(flags)
 }
 
 /// The inode of the directory of any kind of interface.
@@ -38,9 +49,13 @@ pub(crate) fn inode(link: &Link) -> Option<u64> {
 
 /// The directory, if it shows a device with the right MAC.
 fn dir(link: &Link) -> Option<PathBuf> {
-    let dir = PathBuf::from("/sys/class/net").join(link.name?.as_str());
+    let dir = path(link)?;
     let mut buffer = [0; 128];
     let address = read_small(&dir.join("address"), &mut buffer).ok()?;
     let mac: Option<Vec<u8>> = address.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     (mac? == link.mac).then_some(dir)
+}
+
+fn path(link: &Link) -> Option<PathBuf> {
+    Some(PathBuf::from("/sys/class/net").join(link.name?.as_str()))
 }

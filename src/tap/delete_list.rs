@@ -2,7 +2,7 @@
 //!
 //! Deleting one takes 15 ms, nearly all of which the caller waits for RCU; a group of interfaces (`ip link set group`) is
 //! deleted in the same time. Taps are put into a group of their own, some at a time, since the kernel lets nobody else at
-//! any link while it deletes.
+//! any link while it deletes. The next ones need not wait for RCU.
 
 use super::delete::{failed, remove};
 use super::wait::{Attempt, Patience, changing, held};
@@ -13,19 +13,31 @@ use crate::kernel::IfName;
 use crate::kernel::link::{self, By, Link};
 use crate::kernel::link_group;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::removal::Sender;
 use nix::errno::Errno;
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Taps that go at once. Each takes the kernel about 0.2 ms under the lock of all links: this many keep everybody else
-/// waiting for less than 20 ms (docs/performance.md).
-const TOGETHER: usize = 32;
 /// How long taps that somebody holds are waited for, all of them together.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Groups to try until one is found that nobody uses.
 const GROUPS: usize = 8;
+
+/// A tap that is to go. The index tells which one it is, the name is for the texts; without an index, the name tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doomed {
+    pub name: IfName,
+    pub ifindex: Option<i32>,
+}
+
+impl Doomed {
+    fn by(&self) -> By<'_> {
+        self.ifindex.map_or(By::Name(&self.name), By::Index)
+    }
+}
 
 /// A tap that is about to be deleted. Of a single-queue one we have the queue, so that nobody else gets it.
 struct Taken {
@@ -35,19 +47,23 @@ struct Taken {
 
 /// Deletes each of these taps, as [`delete`](super::delete()) would. The results stand in the order of the names.
 pub fn delete_list(names: &[IfName], tunpath: Option<&CStr>) -> Vec<Result<()>> {
-    let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
-    let mut netlink = match Netlink::open() {
-        Ok(netlink) => netlink,
-        Err(errno) => return names.iter().map(|name| Err(Error::system(errno, failed(name)))).collect(),
-    };
-    let mut verdicts: Vec<_> = names.iter().map(|name| (name, Ok(Attempt::Changed))).collect();
+    let doomed: Vec<_> = names.iter().map(|name| Doomed { name: *name, ifindex: None }).collect();
+    match Netlink::open() {
+        Ok(mut netlink) => delete_each(&mut netlink, &doomed, tunpath.unwrap_or(DEFAULT_TUNPATH)),
+        Err(errno) => names.iter().map(|name| Err(Error::system(errno, failed(name)))).collect(),
+    }
+}
+
+pub(crate) fn delete_each(netlink: &mut Netlink, doomed: &[Doomed], tunpath: &CStr) -> Vec<Result<()>> {
+    let mut verdicts: Vec<_> = doomed.iter().map(|doomed| (doomed, Ok(Attempt::Changed))).collect();
     let mut patience = Patience::new(tunpath, LIMIT);
+    let mut pace = Pace::default();
     loop {
         let mut open: Vec<_> = verdicts.iter_mut().filter(|(_, verdict)| is_open(verdict)).collect();
         let mut rest = open.as_mut_slice();
         while !rest.is_empty() {
-            let some: Vec<&IfName> = rest.iter().take(TOGETHER).map(|(name, _)| *name).collect();
-            let new = delete_some(&mut netlink, tunpath, &some);
+            let some: Vec<&Doomed> = rest.iter().take(pace.together).map(|(doomed, _)| *doomed).collect();
+            let new = delete_some(netlink, tunpath, &some, &mut pace);
             let (done, later) = rest.split_at_mut(new.len());
             done.iter_mut().zip(new).for_each(|(slot, verdict)| slot.1 = verdict);
             rest = later;
@@ -57,7 +73,7 @@ pub fn delete_list(names: &[IfName], tunpath: Option<&CStr>) -> Vec<Result<()>> 
         }
     }
     let mut holders_wanted = true; // finding them takes a look at all processes
-    let results = verdicts.into_iter().map(|(name, verdict)| match verdict? {
+    let results = verdicts.into_iter().map(|(Doomed { name, .. }, verdict)| match verdict? {
         Attempt::Done(()) => Ok(()),
         Attempt::Changed => Err(changing(&failed(name))),
         Attempt::Held if std::mem::take(&mut holders_wanted) => Err(held(name, &failed(name))),
@@ -70,40 +86,91 @@ fn is_open(verdict: &Result<Attempt<()>>) -> bool {
     matches!(verdict, Ok(Attempt::Held | Attempt::Changed))
 }
 
+/// How many go at once, so that nobody else waits for long, and who still waits for RCU.
+#[derive(Debug)]
+struct Pace {
+    together: usize,
+    senders: VecDeque<Sender>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { together: Self::MOST, senders: VecDeque::new() }
+    }
+}
+
+impl Pace {
+    /// Each tap takes an idle machine about 0.2 ms, and a busy one ten times that, since tun waits for RCU while it has the
+    /// lock (`tun_detach_all()`).
+    const MOST: usize = 16;
+    const LEAST: usize = 4;
+    /// Others shall wait for no longer than twice that.
+    const AIM: Duration = Duration::from_millis(8);
+    /// The kernel's waits for RCU end together, so that more threads would gain nothing.
+    const SENDERS: usize = 8;
+
+    /// A group of taps has kept everybody else waiting for so long.
+    fn learn(&mut self, took: Duration, sender: Sender) {
+        if took > Self::AIM {
+            self.together = (self.together / 2).max(Self::LEAST);
+        } else if took.saturating_mul(2) < Self::AIM {
+            self.together = self.together.saturating_mul(2).min(Self::MOST);
+        }
+        self.senders.push_back(sender);
+        if self.senders.len() > Self::SENDERS
+            && let Some(oldest) = self.senders.pop_front()
+        {
+            let _ = oldest.join();
+        }
+    }
+}
+
 /// Tries to delete the first of these, as many as there is room for open files: at least one.
-fn delete_some(netlink: &mut Netlink, tunpath: &CStr, names: &[&IfName]) -> Vec<Result<Attempt<()>>> {
-    let links = match link::get_each(netlink, names.iter().map(|name| By::Name(name)), false) {
+fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &[&Doomed], pace: &mut Pace) -> Vec<Result<Attempt<()>>> {
+    let all_failed = |errno| doomed.iter().map(|doomed| Err(Error::system(errno, failed(&doomed.name)))).collect();
+    let links = match link::get_each(netlink, doomed.iter().map(|doomed| doomed.by()), false) {
         Ok(links) => links,
-        Err(errno) => return names.iter().map(|name| Err(Error::system(errno, failed(name)))).collect(),
+        Err(errno) => return all_failed(errno),
     };
     let mut verdicts = Vec::new();
     let mut taken: Vec<(usize, Taken)> = Vec::new();
-    for (name, link) in names.iter().zip(links) {
+    let mut attached: Vec<IfName> = Vec::new();
+    for (Doomed { name, .. }, link) in doomed.iter().zip(links) {
         verdicts.push(match take(netlink, tunpath, name, link) {
             Err(e) if matches!(e.errno(), Errno::EMFILE | Errno::ENFILE) && !taken.is_empty() => break,
             Err(e) => Err(e),
             Ok(Attempt::Held) => Ok(Attempt::Held),
             Ok(Attempt::Changed) => Ok(Attempt::Changed),
             Ok(Attempt::Done(None)) => Ok(Attempt::Done(())),
-            Ok(Attempt::Done(Some(tap))) => {
+            Ok(Attempt::Done(Some((tap, name)))) => {
                 taken.push((verdicts.len(), tap));
-                Ok(Attempt::Held) // until it is gone
+                attached.push(name);
+                Ok(Attempt::Changed) // until it is gone
             }
         });
     }
-    let as_group = taken.len() > 1 && delete_group(netlink, &taken);
-    for (at, Taken { link, queue }) in taken {
-        let (Some(verdict), Some(name)) = (verdicts.get_mut(at), names.get(at)) else { continue };
-        *verdict = if as_group { Ok(Attempt::Done(())) } else { remove(netlink, &link, queue, tunpath, || failed(name)) };
-        if let Ok(Attempt::Done(())) = verdict {
+    let mut now = match link::get_each(netlink, attached.iter().map(By::Name), false) {
+        Ok(links) => links.into_iter(),
+        Err(errno) => return all_failed(errno),
+    };
+    taken.retain(|(_, tap)| open::is_still(&tap.link, now.next().flatten().as_ref()));
+    let gone = if taken.len() > 1 { delete_group(netlink, &mut taken, pace) } else { Vec::new() };
+    let one_by_one = taken.into_iter().map(|(at, Taken { link, queue })| {
+        let failed = || doomed.get(at).map_or_else(String::new, |doomed| failed(&doomed.name));
+        (at, remove(netlink, &link, queue, tunpath, failed))
+    });
+    for (at, new) in gone.into_iter().map(|at| (at, Ok(Attempt::Done(())))).chain(one_by_one) {
+        let (Some(verdict), Some(Doomed { name, .. })) = (verdicts.get_mut(at), doomed.get(at)) else { continue };
+        if let Ok(Attempt::Done(())) = new {
             info!("delete device: '{name}'");
         }
+        *verdict = new;
     }
     verdicts
 }
 
 /// Done(None): there is no such device.
-fn take(netlink: &mut Netlink, tunpath: &CStr, name: &IfName, link: Option<Link>) -> Result<Attempt<Option<Taken>>> {
+fn take(netlink: &mut Netlink, tunpath: &CStr, name: &IfName, link: Option<Link>) -> Result<Attempt<Option<(Taken, IfName)>>> {
     let failed = || failed(name);
     let Some(link) = link else { return Ok(Attempt::Done(None)) };
     require_tap(&link, name, failed)?;
@@ -111,25 +178,38 @@ fn take(netlink: &mut Netlink, tunpath: &CStr, name: &IfName, link: Option<Link>
         return Ok(Attempt::Held);
     }
     if link.tap().is_some_and(|tun| tun.multi_queue) {
-        return Ok(Attempt::Done(Some(Taken { link, queue: None }))); // its queues are counted: there are none
+        let name = link.name.unwrap_or(*name);
+        return Ok(Attempt::Done(Some((Taken { link, queue: None }, name)))); // its queues are counted: there are none
     }
-    let queue = open::attach(netlink, tunpath, &link, open::present_flags(&link), failed)?;
-    Ok(queue.map(|queue| Some(Taken { link, queue: Some(queue) })))
+    let queue = open::attach_by_name(netlink, tunpath, &link, open::flags_to_delete(&link), failed)?;
+    Ok(queue.map(|(queue, name)| Some((Taken { link, queue: Some(queue) }, name))))
 }
 
-/// False: they are there, in the groups that they were in.
-fn delete_group(netlink: &mut Netlink, taken: &[(usize, Taken)]) -> bool {
-    let links = || taken.iter().map(|(_, tap)| &tap.link);
-    let Some(group) = unused_group(netlink) else { return false };
+/// Deletes all at once. Returns which are gone, by their numbers. Those that remain in `taken` are left, because the kernel
+/// refuses, and as they were; any other has changed.
+fn delete_group(netlink: &mut Netlink, taken: &mut Vec<(usize, Taken)>, pace: &mut Pace) -> Vec<usize> {
+    let Some(group) = unused_group(netlink) else { return Vec::new() };
+    let members: Vec<i32> = taken.iter().map(|(_, tap)| tap.link.ifindex).collect();
     // nobody knows the number before they are in, and then they are gone
-    let answers = link_group::delete(netlink, links().map(|link| link.ifindex), group).unwrap_or_default();
-    let done = |errno: Option<Errno>| matches!(errno, None | Some(Errno::ENODEV));
-    if answers.len() > taken.len() && answers.iter().all(|answer| done(answer.as_ref().err().map(|refusal| refusal.errno))) {
-        return true;
+    if let Ok(Some((took, sender))) = link_group::delete(netlink, &members, group) {
+        pace.learn(took, sender);
     }
-    // what is gone cannot be put back, and needs not be
-    let _ = link_group::set_each(netlink, links().map(|link| (link.ifindex, link.group)));
-    false
+    let Ok(left) = link::get_each(netlink, members.into_iter().map(By::Index), false) else { return Vec::new() };
+    let in_group = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.group == group);
+    if left.iter().any(in_group) {
+        let strayed = taken.iter().zip(&left).filter(|(_, now)| in_group(now));
+        let _ = link_group::set_each(netlink, strayed.map(|((_, tap), _)| (tap.link.ifindex, tap.link.group)));
+    }
+    let mut gone = Vec::new();
+    let mut left = left.into_iter();
+    taken.retain(|(at, tap)| match left.next().flatten() {
+        None => {
+            gone.push(*at);
+            false
+        }
+        Some(now) => now.name == tap.link.name && now.mac == tap.link.mac,
+    });
+    gone
 }
 
 /// A number that nobody uses, and that nobody would think of. None: the kernel does not let us at groups.
@@ -157,7 +237,7 @@ mod tests {
         let test = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
             let mut netlink = Netlink::open().unwrap();
-            let taken: Vec<_> = [(0, "tap0", 0), (1, "tap1", 7), (2, "lo", 0)]
+            let mut taken: Vec<_> = [(0, "tap0", 0), (1, "tap1", 7), (2, "lo", 0)]
                 .into_iter()
                 .map(|(at, name, group)| {
                     let queue = open::clone_device(DEFAULT_TUNPATH).unwrap();
@@ -169,13 +249,17 @@ mod tests {
                     (at, Taken { link, queue: Some(queue) })
                 })
                 .collect();
-            assert!(!delete_group(&mut netlink, &taken));
+            let mut pace = Pace::default();
+            assert_eq!(delete_group(&mut netlink, &mut taken, &mut pace), [0; 0]);
+            assert_eq!(taken.len(), 3);
             for (_, tap) in &taken {
                 let now = link::get(&mut netlink, By::Index(tap.link.ifindex)).unwrap().unwrap();
                 assert_eq!(now.group, tap.link.group, "{:?}", now.name);
             }
             assert!(!link_group::is_unused(&mut netlink, 7).unwrap());
-            assert!(delete_group(&mut netlink, &taken[..2]));
+            taken.pop();
+            assert_eq!(delete_group(&mut netlink, &mut taken, &mut pace), [0, 1]);
+            assert!(taken.is_empty());
             assert!(link_group::is_unused(&mut netlink, 7).unwrap());
         };
         std::thread::spawn(test).join().unwrap();

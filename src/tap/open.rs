@@ -30,8 +30,18 @@ pub(crate) fn set_iff_existing(fd: BorrowedFd<'_>, name: &IfName, flags: TunFlag
 /// The flags to attach to a tap with if it is to stay as it is. NO_PI is always set: without it, a socket filter that
 /// a hypervisor left behind can make TUNSETIFF return success without attaching.
 pub(crate) fn present_flags(link: &Link) -> TunFlags {
+    with_kept(link, sysfs::flags(link))
+}
+
+/// The same for a tap that is to be deleted: they count only if that fails. So it is not made sure that sysfs shows this
+/// namespace, which takes most of the time.
+pub(super) fn flags_to_delete(link: &Link) -> TunFlags {
+    with_kept(link, sysfs::likely_flags(link))
+}
+
+fn with_kept(link: &Link, all: Option<TunFlags>) -> TunFlags {
     let Some(tun) = link.tap() else { return TunFlags::empty() };
-    let mut flags = sysfs::tap(link).map_or(TunFlags::empty(), |sysfs| sysfs.flags & TunFlags::KEPT);
+    let mut flags = all.map_or(TunFlags::empty(), |all| all & TunFlags::KEPT);
     flags |= TunFlags::TAP | TunFlags::NO_PI;
     flags.set(TunFlags::MULTI_QUEUE, tun.multi_queue);
     flags.set(TunFlags::VNET_HDR, tun.vnet_hdr);
@@ -48,6 +58,24 @@ pub(crate) fn attach(
     flags: TunFlags,
     failed: impl Fn() -> String,
 ) -> Result<Attempt<OwnedFd>> {
+    let (queue, name) = match attach_by_name(netlink, tunpath, link, flags, &failed)? {
+        Attempt::Done(attached) => attached,
+        Attempt::Held => return Ok(Attempt::Held),
+        Attempt::Changed => return Ok(Attempt::Changed),
+    };
+    let now = link::get(netlink, By::Name(&name)).context(&failed)?;
+    Ok(if is_still(link, now.as_ref()) { Attempt::Done(queue) } else { Attempt::Changed })
+}
+
+/// Attaches a new queue to what has the name of the tap. To be done by the caller: what has the name that is returned, and
+/// [is it still](is_still) this tap?
+pub(super) fn attach_by_name(
+    netlink: &mut Netlink,
+    tunpath: &CStr,
+    link: &Link,
+    flags: TunFlags,
+    failed: impl Fn() -> String,
+) -> Result<Attempt<(OwnedFd, IfName)>> {
     let Some(name) = link.name else { return Ok(Attempt::Changed) };
     let queue = clone_device(tunpath)?;
     if let Err(errno) = set_iff_existing(queue.as_fd(), &name, flags) {
@@ -63,12 +91,15 @@ pub(crate) fn attach(
     }
     // whoever renames devices meanwhile, and whatever TUNSETIFF said (on a macvtap's node it takes any name): the queue says
     // which device it is attached to, if it is
-    let name = match tun::get_iff(queue.as_fd()) {
-        Err(Errno::EBADFD) => return Ok(Attempt::Changed), // somebody has deleted it under our queue
-        answer => answer.context(&failed)?.0,
-    };
-    let now = link::get(netlink, By::Name(&name)).context(&failed)?;
-    Ok(if now.is_some_and(|now| now.ifindex == link.ifindex) { Attempt::Done(queue) } else { Attempt::Changed })
+    match tun::get_iff(queue.as_fd()) {
+        Err(Errno::EBADFD) => Ok(Attempt::Changed), // somebody has deleted it under our queue
+        answer => Ok(Attempt::Done((queue, answer.context(&failed)?.0))),
+    }
+}
+
+/// Is the device that a queue says it is attached to, `now`, the one that was meant?
+pub(super) fn is_still(link: &Link, now: Option<&Link>) -> bool {
+    now.is_some_and(|now| now.ifindex == link.ifindex)
 }
 
 pub(crate) fn not_tun(tunpath: &CStr, failed: &str) -> Error {
