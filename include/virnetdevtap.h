@@ -561,7 +561,8 @@ int virNetDevTapDeleteList(const char *const *ifnames,
  *   interface of that name.
  * @swapped: exchange rx and tx: what the host's tap receives is what the guest sent
  *
- * Up to 64 names are asked for one by one, in the order of 10 microseconds each; more with one dump of all interfaces.
+ * Up to 32 names are asked for one by one, in the order of 10 microseconds each; more with a dump of all interfaces, in the
+ * order of 2 microseconds each. An interface that appears meanwhile may be missing.
  *
  * Returns the number of interfaces found, or -1 with @stats as it was. A name that cannot be one (NULL, empty, too long)
  * is an error.

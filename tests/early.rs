@@ -32,6 +32,7 @@ fn gone_when_it_returns() {
         assert!(events.take().contains(&Event::Deleted));
         let again = C.one("tap0", NONE); // the name is free at once
         drop(again);
+        assert!(common::net::soon(|| !exists("tap0")), "whoever looks at our files in /proc has them a little longer");
     }
     took.sort();
     figure(&format!("delete: median {:?}, longest {:?}", took[took.len() / 2], took[took.len() - 1]));

@@ -39,25 +39,48 @@ impl Stats {
     }
 }
 
+const IF_STATS_MSG: usize = 12;
+const IFLA_STATS_LINK_64: u16 = 1;
+
+/// `struct if_stats_msg`: u8 family, three of padding, u32 ifindex, u32 filter_mask. Index 0: all.
+fn if_stats_msg(ifindex: i32) -> Vec<u8> {
+    let filter = 1_u32 << (IFLA_STATS_LINK_64 - 1);
+    [[0; 4], ifindex.to_ne_bytes(), filter.to_ne_bytes()].concat()
+}
+
+fn decode(message: &[u8]) -> Option<Stats> {
+    Stats::decode(attr::find(message.get(IF_STATS_MSG..)?, IFLA_STATS_LINK_64)?)
+}
+
 /// The counters of the interface with exactly this name: SIOCGIFINDEX and RTM_GETSTATS, which together take half as long as
 /// RTM_GETLINK with its hundred other attributes. None: there is none.
 pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>, Errno> {
-    const IF_STATS_MSG: usize = 12; // u8 family, three of padding, u32 ifindex, u32 filter_mask
-    const IFLA_STATS_LINK_64: u16 = 1;
     let index = match raw_index(netlink, name) {
         Err(Errno::ENODEV) => return Ok(None),
         result => result?,
     };
-    let filter = 1_u32 << (IFLA_STATS_LINK_64 - 1);
-    let header = [[0; 4], index.to_ne_bytes(), filter.to_ne_bytes()].concat();
-    let answer = match netlink.get(libc::RTM_GETSTATS, &header, |_| {}) {
+    let answer = match netlink.get(libc::RTM_GETSTATS, &if_stats_msg(index), |_| {}) {
         Err(Refusal { errno: Errno::ENODEV, .. }) => return Ok(None),
         result => result?,
     };
     // SIOCGIFINDEX takes alternative names, too, and an interface may be renamed at any time
     let same = raw_name(netlink, index).is_ok_and(|now| now == *name);
-    let counters = answer.get(IF_STATS_MSG..).and_then(|attrs| attr::find(attrs, IFLA_STATS_LINK_64)).and_then(Stats::decode);
-    if same { counters.map(Some).ok_or(Errno::EBADMSG) } else { Ok(None) }
+    if same { decode(&answer).map(Some).ok_or(Errno::EBADMSG) } else { Ok(None) }
+}
+
+/// RTM_GETSTATS of all interfaces, by index. `each` is told by None that it starts over.
+pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<(i32, Stats)>)) -> Result<(), Errno> {
+    let dumped = netlink.dump(
+        libc::RTM_GETSTATS,
+        &if_stats_msg(0),
+        |_| {},
+        |message| match message.map(|message| attr::i32_at(message, 4).zip(decode(message))) {
+            None => each(None),
+            Some(Some(interface)) => each(Some(interface)),
+            Some(None) => {}
+        },
+    );
+    dumped.map_err(Errno::from)
 }
 
 fn raw_index(netlink: &Netlink, name: &IfName) -> Result<i32, Errno> {

@@ -13,6 +13,7 @@ pub(crate) mod features;
 mod ifname;
 pub(crate) mod link;
 pub(crate) mod link_group;
+pub(crate) mod names;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod pidfd;

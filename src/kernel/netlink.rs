@@ -11,7 +11,10 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     NLMSG_NOOP, NetlinkBuffer,
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket,
+    protocols::{NETLINK_GENERIC, NETLINK_ROUTE},
+};
 use nix::errno::Errno;
 use std::fmt;
 
@@ -68,7 +71,7 @@ pub(super) enum Received {
     Nothing,
 }
 
-/// A rtnetlink socket in the caller's network namespace, close-on-exec.
+/// A rtnetlink (or generic netlink) socket in the caller's network namespace, close-on-exec.
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: Socket,
@@ -78,6 +81,10 @@ pub(crate) struct Netlink {
 impl Netlink {
     pub(crate) fn open() -> Result<Self, Errno> {
         Ok(Self { socket: Socket::new(NETLINK_ROUTE).map_err(errno)?, sequence_number: 0 })
+    }
+
+    pub(super) fn open_generic() -> Result<Self, Errno> {
+        Ok(Self { socket: Socket::new(NETLINK_GENERIC).map_err(errno)?, sequence_number: 0 })
     }
 
     /// The socket, for options and for ioctls that any socket answers.
