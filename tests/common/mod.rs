@@ -14,6 +14,8 @@ pub mod process;
 pub mod state;
 pub mod steps;
 pub mod strace;
+#[cfg(target_arch = "x86_64")]
+pub mod tamper;
 pub mod tun;
 
 use nix::mount::{MsFlags, mount};
