@@ -121,6 +121,41 @@ static void our_own_tap(void)
     free(name);
 }
 
+static void many_taps(void)
+{
+    enum { MANY = 20 };
+    const char *no_name = NULL;
+    char names[MANY][IFNAMSIZ];
+    const char *list[MANY + 2];
+    unsigned int changed[MANY + 2];
+    int errnos[MANY + 2], fd, wrong = 0;
+
+    for (int i = 0; i < MANY; i++) {
+        char *name = strdup("many%d");
+
+        wrong += virNetDevTapCreate(&name, NULL, &fd, 1, 0) < 0 || virNetDevTapStateHold(name, DIR_OF_RECORDS, &fd, 1) < 0;
+        ioctl(fd, TUNSETPERSIST, 1);
+        close(fd);
+        snprintf(names[i], IFNAMSIZ, "%s", name);
+        list[i] = names[i];
+        free(name);
+    }
+    list[MANY] = no_name;
+    list[MANY + 1] = "missing0";
+    OK(wrong == 0 && records() == MANY, "%d taps with a record", MANY);
+    WORKS(virNetDevTapStateRestoreList(list, MANY + 2, NULL, DIR_OF_RECORDS, 0, changed, errnos), "restore many");
+    for (int i = 0; i < MANY; i++)
+        wrong += changed[i] != VIR_NETDEV_TAP_STATE_PERSIST || errnos[i] != 0 || if_nametoindex(list[i]) != 0;
+    IS_INT(wrong, 0, "all are gone, and were persistent");
+    OK(changed[MANY] == 0 && errnos[MANY] == 0, "NULL does nothing");
+    OK(changed[MANY + 1] == 0 && errnos[MANY + 1] == 0, "nor does a tap without a record");
+    IS_INT(records(), 0, "no record");
+    WORKS(virNetDevTapStateRestoreList(list, MANY + 2, NULL, DIR_OF_RECORDS, 0, NULL, NULL), "again, without the arrays");
+    FAILS(virNetDevTapStateRestoreList(NULL, 1, NULL, DIR_OF_RECORDS, 0, NULL, NULL), EINVAL, INVALID_ARG, "1", "no names");
+    FAILS(virNetDevTapStateRestoreList(list, 1, NULL, DIR_OF_RECORDS, 1u << 31, NULL, NULL), EINVAL, INVALID_ARG, "0x80000000",
+          "unknown flags for many");
+}
+
 static void nothing_to_do(void)
 {
     unsigned int changed = 7;
@@ -168,6 +203,7 @@ int main(void)
     else
         TAP_SKIP("there is no second user in this namespace", "a foreign tap");
     our_own_tap();
+    many_taps();
     nothing_to_do();
     bad_arguments();
     return tap_done();

@@ -507,6 +507,34 @@ int virNetDevTapStateRestore(const char *ifname,
     VIR_NETDEV_TAP_NONNULL(3) VIR_NETDEV_TAP_RETURN_CHECK;
 
 /**
+ * Restores many taps: what virNetDevTapStateRestore() does for each. Those that were absent before are deleted together, as
+ * by virNetDevTapDeleteList().
+ *
+ * @ifnames: the names, in any order; one that is NULL does nothing
+ * @n: their number
+ * @tunpath: the clone device, NULL for /dev/net/tun
+ * @stateDir: directory for the records
+ * @flags: OR of virNetDevTapRestoreFlags, for all of them; unknown bits are refused
+ * @changed: array of @n that receives, in the order of the names, what was found changed, an OR of virNetDevTapStateField,
+ *   and 0 for a tap that is not restored; may be NULL
+ * @errnos: array of @n that receives 0 for each tap that is restored, and else why it is not; may be NULL
+ *
+ * All are restored as far as they can be. Those that a process still holds are waited for, up to a second, all of them
+ * together.
+ *
+ * Returns 0 if all are restored, or -1: the error is that of the first tap that is not. Where the arguments are refused, the
+ * arrays stay as they are.
+ */
+int virNetDevTapStateRestoreList(const char *const *ifnames,
+                                 size_t n,
+                                 const char *tunpath,
+                                 const char *stateDir,
+                                 unsigned int flags,
+                                 unsigned int *changed,
+                                 int *errnos)
+    VIR_NETDEV_TAP_NONNULL(4) VIR_NETDEV_TAP_RETURN_CHECK;
+
+/**
  * Forgets a tap: lets the duplicate go and removes the record, also one that cannot be read.
  *
  * @ifname: the name; NULL does nothing

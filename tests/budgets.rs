@@ -219,12 +219,33 @@ fn state() {
     }
 }
 
+/// Taps that were not there before and that a hypervisor has made persistent.
+fn state_of_many() {
+    let names = strings(&(0..34).map(|i| format!("own{i}")).collect::<Vec<_>>());
+    let pointers = pointers(&names);
+    let dir = c"/tmp/state".as_ptr();
+    for name in &names {
+        let queue = C.create(Some(name.to_str().unwrap()), None, 1, NONE).unwrap().queues.remove(0);
+        let fd = queue.as_raw_fd();
+        // SAFETY: strings, and one file
+        outcome(unsafe { capi::virNetDevTapStateHold(name.as_ptr(), dir, &raw const fd, 1) }).unwrap();
+        tun::set_persist(&queue, true);
+    }
+    let restore = |names: &[*const c_char]| unsafe {
+        // SAFETY: strings
+        capi::virNetDevTapStateRestoreList(names.as_ptr(), names.len(), ptr::null(), dir, 0, ptr::null_mut(), ptr::null_mut())
+    };
+    outcome(restore(&pointers[..2])).unwrap();
+    outcome(marked("virNetDevTapStateRestoreList: 32 taps, absent before", || restore(&pointers[2..]))).unwrap();
+}
+
 fn within_its_budget() {
     let pieces = trace(|| {
         creating_and_deleting();
         errors_and_logs();
         bridges();
         state();
+        state_of_many();
         statistics();
     });
     let budgets = budgets();

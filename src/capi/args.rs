@@ -149,3 +149,16 @@ pub(super) unsafe fn strings<'a>(first: *const *const c_char, len: usize) -> Res
     // SAFETY: not NULL, no larger than an array can be, and the caller promises the rest
     Ok(unsafe { std::slice::from_raw_parts(first, len) })
 }
+
+/// Writes an element of an array of the caller's, if there is one.
+///
+/// # Safety
+/// `first` is NULL or points to more than `at` elements that nobody else uses meanwhile.
+pub(super) unsafe fn fill<T>(first: *mut T, at: usize, value: T) {
+    if !first.is_null() {
+        // SAFETY: inside the array, as the caller promises
+        let slot = unsafe { first.add(at) };
+        // SAFETY: as above
+        unsafe { slot.write(value) };
+    }
+}

@@ -47,12 +47,8 @@ pub unsafe extern "C" fn virNetDevTapDeleteList(
         for (i, result) in results.enumerate() {
             let errno = result.as_ref().err().map_or(0, |e| e.errno() as c_int);
             failures.extend(result.err());
-            if !errnos.is_null() {
-                // SAFETY: the caller's array has as many elements as there are names
-                let slot = unsafe { errnos.add(i) };
-                // SAFETY: inside the array, as above
-                unsafe { slot.write(errno) };
-            }
+            // SAFETY: the caller's array, which has as many elements as there are names, or NULL
+            unsafe { args::fill(errnos, i, errno) };
         }
         failures.into_iter().next().map_or(Ok(0), Err)
     })
@@ -92,10 +88,8 @@ pub unsafe extern "C" fn virNetDevTapInterfaceStatsList(
         let all = interface_stats_list(&names?)?;
         let found = all.iter().flatten().count();
         for (i, counters) in all.iter().enumerate() {
-            // SAFETY: the caller's array has as many elements as there are names
-            let slot = unsafe { stats.add(i) };
-            // SAFETY: inside the array, as above
-            unsafe { slot.write(counters.as_ref().map_or(NOT_FOUND, |counters| convert(counters, swapped))) };
+            // SAFETY: the caller's array, which has as many elements as there are names
+            unsafe { args::fill(stats, i, counters.as_ref().map_or(NOT_FOUND, |counters| convert(counters, swapped))) };
         }
         Ok(c_int::try_from(found).unwrap_or(c_int::MAX))
     })

@@ -155,13 +155,71 @@ pub unsafe extern "C" fn virNetDevTapStateRestore(
         let tunpath = unsafe { args::string(tunpath) };
         // SAFETY: a string of the caller's, or NULL
         let dir = unsafe { state_dir(stateDir) }?;
-        let flags = RestoreFlags::from_bits(flags)
-            .ok_or_else(|| Error::argument(format!("unknown flags 0x{:x}", flags & !RestoreFlags::all().bits())))?;
+        let flags = restore_flags(flags)?;
         let fields = name.map_or(Ok(Fields::empty()), |name| state::restore(&name, tunpath, dir, flags))?;
         // SAFETY: the caller's number, or NULL
         unsafe { tell(changed, fields) };
         Ok(0)
     })
+}
+
+/// Restores many taps: what virNetDevTapStateRestore() does for each. Those that were absent before are deleted together, as
+/// by virNetDevTapDeleteList().
+///
+/// @ifnames: the names, in any order; one that is NULL does nothing
+/// @n: their number
+/// @tunpath: the clone device, NULL for /dev/net/tun
+/// @stateDir: directory for the records
+/// @flags: OR of virNetDevTapRestoreFlags, for all of them; unknown bits are refused
+/// @changed: array of @n that receives, in the order of the names, what was found changed, an OR of virNetDevTapStateField,
+///   and 0 for a tap that is not restored; may be NULL
+/// @errnos: array of @n that receives 0 for each tap that is restored, and else why it is not; may be NULL
+///
+/// All are restored as far as they can be. Those that a process still holds are waited for, up to a second, all of them
+/// together.
+///
+/// Returns 0 if all are restored, or -1: the error is that of the first tap that is not. Where the arguments are refused, the
+/// arrays stay as they are.
+///
+/// cbindgen:postfix=VIR_NETDEV_TAP_NONNULL(4) VIR_NETDEV_TAP_RETURN_CHECK
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn virNetDevTapStateRestoreList(
+    ifnames: *const *const c_char,
+    n: size_t,
+    tunpath: *const c_char,
+    stateDir: *const c_char,
+    flags: c_uint,
+    changed: *mut c_uint,
+    errnos: *mut c_int,
+) -> c_int {
+    fence("virNetDevTapStateRestoreList", -1, || {
+        // SAFETY: the caller has n strings there
+        let names = unsafe { args::strings(ifnames, n) }?;
+        // SAFETY: a string of the caller's, or NULL
+        let tunpath = unsafe { args::string(tunpath) };
+        // SAFETY: a string of the caller's, or NULL
+        let dir = unsafe { state_dir(stateDir) }?;
+        let flags = restore_flags(flags)?;
+        // SAFETY: strings of the caller's, or NULL
+        let names: Vec<Result<Option<IfName>>> = names.iter().map(|name| unsafe { optional_name(*name) }).collect();
+        let valid: Vec<IfName> = names.iter().flatten().flatten().copied().collect();
+        let mut restored = state::restore_list(&valid, tunpath, dir, flags).into_iter();
+        let mut first_failure = Ok(0);
+        for (i, name) in names.into_iter().enumerate() {
+            let result = name.and_then(|name| name.and_then(|_| restored.next()).unwrap_or(Ok(Fields::empty())));
+            // SAFETY: the caller's array, which has as many elements as there are names, or NULL
+            unsafe { args::fill(changed, i, result.as_ref().map_or(0, Fields::bits)) };
+            // SAFETY: as above
+            unsafe { args::fill(errnos, i, result.as_ref().err().map_or(0, |e| e.errno() as c_int)) };
+            first_failure = first_failure.and(result.map(|_| 0));
+        }
+        first_failure
+    })
+}
+
+fn restore_flags(flags: c_uint) -> Result<RestoreFlags> {
+    RestoreFlags::from_bits(flags)
+        .ok_or_else(|| Error::argument(format!("unknown flags 0x{:x}", flags & !RestoreFlags::all().bits())))
 }
 
 /// Forgets a tap: lets the duplicate go and removes the record, also one that cannot be read.

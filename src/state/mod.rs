@@ -6,7 +6,8 @@
 //!
 //! - `snapshot`: what can be read; `fields`: what differs
 //! - `record`: on disk; `guard`: in this process
-//! - `device`: which device it is; `apply`: setting properties; `restore`, `recreate`, `reclaim`: what the names say
+//! - `device`: which device it is; `apply`: setting properties; `restore`, `restore_list`, `recreate`, `reclaim`: what the
+//!   names say
 
 mod apply;
 mod device;
@@ -16,10 +17,12 @@ mod reclaim;
 mod record;
 mod recreate;
 mod restore;
+mod restore_list;
 mod snapshot;
 
 pub use fields::Fields;
 pub use restore::RestoreFlags;
+pub use restore_list::restore_list;
 
 use crate::error::{Context, Error, Result};
 use crate::host::{info, warning};

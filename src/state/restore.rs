@@ -14,7 +14,7 @@ use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
 use crate::tap::wait::{Attempt, until_free};
-use crate::tap::{delete_device, open};
+use crate::tap::{Doomed, delete_device, open};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use std::ffi::CStr;
@@ -67,8 +67,7 @@ impl Outcome {
 }
 
 impl Restore<'_> {
-    /// Restores what the record says and takes the record out of the directory. On failure the record stays, with what
-    /// has been found changed so far, and a guard if one can be had.
+    /// Restores what the record says and takes the record out of the directory.
     pub(super) fn run(&mut self) -> Result<Fields> {
         let mut guard = guard::take(self.dir, self.name)?;
         let mut outcome = Outcome::default();
@@ -77,11 +76,17 @@ impl Restore<'_> {
             Record { created: Some(created), .. } => self.absent(created, &mut outcome),
             Record { .. } => self.never_held(),
         };
-        let fields = self.tell(&outcome) | Fields::from_bits_retain(self.stored.record.found);
+        self.finish(result, guard, &outcome)
+    }
+
+    /// Tells what was found. On failure the record stays, with what has been found changed so far, and the guard if there
+    /// is one.
+    pub(super) fn finish(&mut self, result: Result<()>, guard: Option<Guard>, outcome: &Outcome) -> Result<Fields> {
+        let fields = self.tell(outcome) | Fields::from_bits_retain(self.stored.record.found);
         match result {
             Ok(()) => self.dir.remove(self.name, &self.stored).map(|()| fields),
             Err(e) => {
-                if let Some(file) = guard.take() {
+                if let Some(file) = guard {
                     guard::keep(self.dir, self.name, file)?;
                 }
                 if fields.bits() != self.stored.record.found {
@@ -103,11 +108,32 @@ impl Restore<'_> {
 
     /// The device was absent, and Hold has seen which one came.
     fn absent(&mut self, created: &Created, outcome: &mut Outcome) -> Result<()> {
-        let Located::Here(link) = locate(self.netlink, self.name, created.into(), None)? else { return Ok(()) };
+        let Some(link) = self.find_created(created, outcome)? else { return Ok(()) };
+        self.remove(&link)
+    }
+
+    fn find_created(&mut self, created: &Created, outcome: &mut Outcome) -> Result<Option<Box<Link>>> {
+        let Located::Here(link) = locate(self.netlink, self.name, created.into(), None)? else { return Ok(None) };
         let persist = link.tap().is_some_and(|tun| tun.persist);
         let change = Change::of(Fields::PERSIST, "persist flag", &created.persist, &persist, ToString::to_string);
         outcome.changes.extend(change);
-        self.remove(&link)
+        Ok(Some(link))
+    }
+
+    /// The tap of which all that is to be done is to delete it: one that was absent before. None: anything else.
+    pub(super) fn doomed(&mut self, outcome: &mut Outcome) -> Result<Option<Doomed>> {
+        let Record { before: None, created: Some(created), .. } = self.stored.record.clone() else { return Ok(None) };
+        let link = self.find_created(&created, outcome)?.filter(|link| link.tap().is_some());
+        Ok(link.map(|link| Doomed { name: *self.name, ifindex: Some(link.ifindex) }))
+    }
+
+    /// The tap is deleted or not, by somebody who has waited for its holders.
+    pub(super) fn deleted(&mut self, doomed: Doomed, result: Result<()>, outcome: &Outcome) -> Result<Fields> {
+        let result = match (result, doomed.ifindex) {
+            (Err(e), Some(index)) if e.errno() == Errno::EBUSY && self.flags.contains(RestoreFlags::EVICT) => self.evict(index),
+            (result, _) => result,
+        };
+        self.finish(result, None, outcome)
     }
 
     /// The device was absent, and Hold was never called: whatever has the name now may be anybody's.

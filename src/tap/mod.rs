@@ -15,6 +15,7 @@ pub use create::{CreateFlags, Tap, create};
 pub use delete::delete;
 pub(crate) use delete::delete_device;
 pub use delete_list::delete_list;
+pub(crate) use delete_list::{Doomed, delete_each};
 pub use names::{NameRequest, Template, interface_name, reserve};
 pub use persist::{get_persist, set_persist};
 
