@@ -20,6 +20,7 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod removal;
+mod spawn;
 pub(crate) mod sys;
 pub(crate) mod sysfs;
 pub(crate) mod tun;

@@ -1,14 +1,15 @@
 //! Running another program for a bounded time, from a process that may have many threads.
 
 use super::pidfd;
-use super::sys::io_errno as errno;
+use super::spawn::{Child, spawn};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read};
+use std::iter::once;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// No more than this is kept of each output; the program may write as much as it likes.
@@ -26,59 +27,35 @@ pub(crate) struct Finished {
 /// three, reads nothing, and is a process group of its own. ETIMEDOUT: it was killed, with its group, and is gone.
 pub(crate) fn run(program: &str, args: &[String], limit: Duration) -> Result<Finished, Errno> {
     let deadline = Instant::now().checked_add(limit).ok_or(Errno::EINVAL)?;
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    // SAFETY: the closure only makes a system call, which is allowed between fork and exec
-    unsafe { command.pre_exec(close_other_files) };
-    let mut child = command.spawn().map_err(errno)?;
-    let outputs = collect(&mut child, deadline);
-    if outputs.is_err() {
-        kill_group(&child);
+    let words = once(program).chain(args.iter().map(String::as_str));
+    let words: Result<Vec<_>, _> = words.map(CString::new).collect();
+    let child = spawn(&words.map_err(|_| Errno::EINVAL)?)?;
+    let mut outputs = [Output::new(&child.stdout), Output::new(&child.stderr)];
+    let ended = collect(&child, &mut outputs, deadline);
+    if ended.is_err() {
+        child.kill_group();
     }
-    let status = child.wait().map_err(errno)?;
-    let [stdout, stderr] = outputs?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Ok(Finished { status, stdout, stderr })
-}
-
-/// Marks what others have opened without O_CLOEXEC. Kernels before 5.11 do not know this; then they are inherited.
-#[allow(clippy::unnecessary_wraps)] // what pre_exec() takes
-fn close_other_files() -> io::Result<()> {
-    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: by value, and this process is about to be another program
-    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
-    Ok(())
-}
-
-fn kill_group(child: &Child) {
-    // SAFETY: by value; the child has not been waited for, so the number is still that of its group
-    unsafe { libc::kill(pid(child).saturating_neg(), libc::SIGKILL) };
-}
-
-fn pid(child: &Child) -> i32 {
-    child.id().cast_signed()
+    let [stdout, stderr] = outputs.map(|output| String::from_utf8_lossy(&output.bytes).into_owned());
+    let status = child.wait()?;
+    ended.map(|()| Finished { status, stdout, stderr })
 }
 
 /// One of the program's outputs.
-struct Output {
-    pipe: Option<Box<dyn Pipe>>,
+struct Output<'a> {
+    pipe: Option<&'a File>,
     bytes: Vec<u8>,
 }
 
-trait Pipe: Read + AsFd {}
-impl<T: Read + AsFd> Pipe for T {}
-
-impl Output {
-    fn new(pipe: Option<impl Read + AsFd + 'static>) -> Result<Self, Errno> {
-        let pipe = pipe.ok_or(Errno::EBADF)?;
-        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { pipe: Some(Box::new(pipe)), bytes: Vec::new() })
+impl<'a> Output<'a> {
+    fn new(pipe: &'a File) -> Self {
+        Self { pipe: Some(pipe), bytes: Vec::new() }
     }
 
     /// Reads what is there: at most what a pipe holds, lest somebody who never stops writing keeps us.
     fn drain(&mut self) {
         let mut buffer = [0; 4096];
         for _ in 0..16 {
-            let Some(pipe) = &mut self.pipe else { return };
+            let Some(mut pipe) = self.pipe else { return };
             match pipe.read(&mut buffer) {
                 Ok(len) if len > 0 => {
                     let room = KEPT.saturating_sub(self.bytes.len()).min(len);
@@ -93,9 +70,8 @@ impl Output {
 }
 
 /// Both outputs, up to the moment when the program itself has ended; who else has got hold of them may go on writing.
-fn collect(child: &mut Child, deadline: Instant) -> Result<[Vec<u8>; 2], Errno> {
-    let ended = pidfd::open(pid(child))?;
-    let mut outputs = [Output::new(child.stdout.take())?, Output::new(child.stderr.take())?];
+fn collect(child: &Child, outputs: &mut [Output<'_>; 2], deadline: Instant) -> Result<(), Errno> {
+    let ended = pidfd::open(child.pid)?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -103,17 +79,16 @@ fn collect(child: &mut Child, deadline: Instant) -> Result<[Vec<u8>; 2], Errno> 
         }
         let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
         let mut watched = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-        let pipes = outputs.iter().filter_map(|output| output.pipe.as_ref());
+        let pipes = outputs.iter().filter_map(|output| output.pipe);
         watched.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
         }
         let over = watched.first().and_then(PollFd::any).unwrap_or_default();
-        drop(watched);
         outputs.iter_mut().for_each(Output::drain);
         if over {
-            return Ok(outputs.map(|output| output.bytes));
+            return Ok(());
         }
     }
 }
