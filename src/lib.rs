@@ -6,6 +6,7 @@
 //! - `stats`: counters
 //! - `error`, `host`: errors, log lines, and the process that they go to
 //! - `capi`: the same for C, as declared in `include/virnetdevtap.h`; it checks arguments and converts results
+//! - `json`: how records are written and read
 //! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
 #![deny(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
 
@@ -13,6 +14,7 @@ pub mod bridge;
 pub mod capi;
 pub mod error;
 pub mod host;
+mod json;
 mod kernel;
 #[cfg(feature = "preload")]
 mod preload;

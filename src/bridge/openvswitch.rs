@@ -4,9 +4,9 @@ use super::command;
 use super::{mac_text, uuid};
 use crate::bridge::vlan::VlanConfig;
 use crate::error::{Error, Result};
+use crate::json::{self, json_object};
 use crate::kernel::IfName;
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What ovs-vsctl is told to wait at most for its daemons, in seconds: libvirt's default.
@@ -25,12 +25,14 @@ pub struct OvsConfig {
 }
 
 /// A port as the database has it. Values are as `ovs-vsctl get` writes and `ovs-vsctl set` reads them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OvsPort {
     pub bridge: String,
     port: Vec<(String, String)>,
     interface: Vec<(String, String)>,
 }
+
+json_object!(OvsPort { bridge, port, interface });
 
 const PORT_COLUMNS: [&str; 5] = ["tag", "trunks", "vlan_mode", "other_config", "external_ids"];
 const INTERFACE_COLUMNS: [&str; 5] =
@@ -113,7 +115,7 @@ fn add_command(bridge: &IfName, tap: &IfName, config: &OvsConfig, move_port: boo
 
 /// A string as the database's own syntax has it, which is JSON's.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    json::quoted(text)
 }
 
 /// Deletes the port. Does not wait for the switch, which may be what has failed.

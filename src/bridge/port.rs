@@ -2,40 +2,41 @@
 
 use super::openvswitch::{self, OvsPort};
 use crate::error::{Context, Error, Result};
+use crate::json::json_object;
 use crate::kernel::IfName;
 use crate::kernel::bridge::{self, BACKUP_PORT, FdbEntry, PORT_OPTIONS, Vlan};
 use crate::kernel::link::{self, By, IFLA_MASTER, Link};
 use crate::kernel::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A port: which master it belongs to, and for a Linux bridge its options, VLANs and fixed forwarding entries.
 ///
 /// What follows from other things is left out: spanning tree state (from the carrier), learned entries, counters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Port {
     pub master: Master,
     /// By bridge(8)'s names. Options that this kernel does not know are missing.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     options: BTreeMap<String, u32>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     vlans: Vec<Vlan>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fdb: Vec<FdbEntry>,
     /// Open vSwitch's records for the port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ovs: Option<OvsPort>,
 }
 
 /// The device that a port belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Master {
     pub name: String,
     pub ifindex: i32,
     /// "bridge", "openvswitch", "bond", ...
     pub kind: String,
 }
+
+json_object!(Port { master, options or_default, vlans or_default, fdb or_default, ovs });
+json_object!(Master { name, ifindex, kind });
+json_object!(Vlan { vid, pvid, untagged });
+json_object!(FdbEntry { mac, vid, local, flags });
 
 /// The kind of a Linux bridge, and of the device that stands for all bridges of Open vSwitch's kernel datapath.
 pub(super) const BRIDGE: &str = "bridge";
@@ -90,9 +91,13 @@ fn kind_of(link: &Link) -> String {
 }
 
 fn options(link: &Link) -> BTreeMap<String, u32> {
-    let read = PORT_OPTIONS.iter().filter_map(|option| Some((option.name.to_owned(), option.read(&link.port_data)?)));
-    let mut options: BTreeMap<_, _> = read.collect();
-    options.entry(BACKUP_PORT.name.to_owned()).or_default();
+    let mut options = BTreeMap::new();
+    options.insert(BACKUP_PORT.name.to_owned(), 0);
+    for option in &PORT_OPTIONS {
+        if let Some(value) = option.read(&link.port_data) {
+            options.insert(option.name.to_owned(), value);
+        }
+    }
     options
 }
 
@@ -247,6 +252,7 @@ pub(crate) fn changes(before: Option<&Port>, now: Option<&Port>) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::Json;
     use nix::sched::{CloneFlags, unshare};
 
     fn sh(script: &str) {
@@ -282,8 +288,7 @@ mod tests {
             let port = before.clone().expect("in a bridge");
             assert_eq!((port.options["cost"], port.options["isolated"], port.options["learning"]), (77, 1, 0));
             assert_eq!(port.fdb.len(), 2, "{port:?}");
-            let json = serde_json::to_string(&port).unwrap();
-            assert_eq!(serde_json::from_str::<Port>(&json).unwrap(), port);
+            assert_eq!(Port::from_json(&port.to_json()), Ok(port));
 
             sh("bridge link set dev tap0 cost 5 hairpin off isolated off nobackup_port
                 bridge fdb del 52:54:00:00:00:01 dev tap0 master

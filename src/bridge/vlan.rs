@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::bridge::Vlan;
-use std::collections::BTreeMap;
 
 /// Highest VLAN id that can be used (IEEE 802.1Q); 0 stands for "no VLAN".
 const MAX_VID: u32 = 4094;
@@ -30,10 +29,12 @@ pub struct VlanConfig {
 impl VlanConfig {
     /// All VLANs that the port of a Linux bridge shall be in.
     pub(super) fn for_linux(&self) -> Result<Vec<Vlan>> {
-        let mut vlans = BTreeMap::new();
+        let mut vlans: Vec<Vlan> = Vec::new();
         let mut insert = |tag, pvid, untagged| -> Result<()> {
             let vid = vid(tag)?;
-            vlans.entry(vid).or_insert(Vlan { vid, pvid, untagged });
+            if vlans.iter().all(|vlan| vlan.vid != vid) {
+                vlans.push(Vlan { vid, pvid, untagged });
+            }
             Ok(())
         };
         if self.trunk {
@@ -44,7 +45,8 @@ impl VlanConfig {
         } else if let Some(tag) = self.tags.first() {
             insert(*tag, true, true)?;
         }
-        Ok(vlans.into_values().collect())
+        vlans.sort_unstable();
+        Ok(vlans)
     }
 
     /// Columns of the table `Port`.

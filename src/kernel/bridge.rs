@@ -6,7 +6,6 @@ use super::attr::{self, Request, u16_at, u32_at};
 use super::link::{IFLA_MASTER, ifinfomsg};
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_AF_SPEC: u16 = 26;
@@ -101,7 +100,7 @@ impl PortOption {
 }
 
 /// A VLAN that a port belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Vlan {
     pub vid: u16,
     /// Frames without a tag come in on this VLAN.
@@ -111,7 +110,7 @@ pub(crate) struct Vlan {
 }
 
 /// A forwarding entry that somebody has set, as opposed to one that the bridge has learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FdbEntry {
     pub mac: [u8; 6],
     /// 0: any

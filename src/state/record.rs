@@ -5,6 +5,7 @@
 
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
+use crate::json::{Json, Value, json_object};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sys::io_errno;
 use crate::kernel::{IfName, netns};
@@ -12,8 +13,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +27,7 @@ const SUFFIX: &str = ".json";
 /// With a dot before the name, so that it is none of a record.
 const TEMPORARY: &str = ".tmp";
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Record {
     version: u32,
     pub boot_id: String,
@@ -38,17 +37,19 @@ pub(crate) struct Record {
     /// Which device the hypervisor got, if there was none before.
     pub created: Option<Created>,
     /// What an attempt to restore found changed that could not be finished: [`Fields`](super::Fields).
-    #[serde(default)]
     pub found: u32,
 }
 
 /// A device that did not exist before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Created {
     pub ifindex: i32,
     pub inode: Option<u64>,
     pub persist: bool,
 }
+
+json_object!(Record { version, boot_id, netns_cookie, before, created, found or_default });
+json_object!(Created { ifindex, inode, persist });
 
 impl Record {
     /// A record of here and now.
@@ -142,12 +143,13 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(garbage(&failed(), "it is not text")),
             result => result.map_err(io_errno).context(failed)?,
         };
-        let raw: Value = serde_json::from_str(&text).map_err(|e| garbage(&failed(), &e.to_string()))?;
-        if let Some(version) = raw.get("version").filter(|version| **version != VERSION) {
+        let raw: Value = Value::parse(&text).map_err(|why| garbage(&failed(), &why))?;
+        let version = raw.as_object().ok().and_then(|record| record.get("version"));
+        if let Some(version) = version.filter(|version| **version != VERSION.to_json()) {
             let why = format!("it has version {version}, which this library (version {VERSION}) does not know");
             return Err(garbage(&failed(), &why));
         }
-        let record = Record::deserialize(&raw).map_err(|e| garbage(&failed(), &e.to_string()))?;
+        let record = Record::from_json(&raw).map_err(|why| garbage(&failed(), &why))?;
         Ok(Some(Stored { record, raw, file }))
     }
 
@@ -157,8 +159,7 @@ impl StateDir {
         if self.present(name)?.is_some() {
             return Err(Error::system(Errno::EEXIST, format!("Unable to write the state record {}", self.shown(name))));
         }
-        let text = serde_json::to_value(record).map_err(|e| self.unwritable(name, &e))?;
-        self.write(name, &text).map(drop).inspect_err(|_| self.remove_file(&file_name(name)))
+        self.write(name, &record.to_json()).map(drop).inspect_err(|_| self.remove_file(&file_name(name)))
     }
 
     /// Replaces a record that has been read before. What a newer version of the library wrote into it stays.
@@ -167,8 +168,8 @@ impl StateDir {
         if self.present(name)? != Some(stored.file) {
             return Err(self.replaced(name));
         }
-        let mut raw = serde_json::to_value(&record).map_err(|e| self.unwritable(name, &e))?;
-        add_missing(&mut raw, &stored.raw);
+        let mut raw = record.to_json();
+        raw.add_missing(&stored.raw);
         let file = self.write(name, &raw)?;
         *stored = Stored { record, raw, file };
         Ok(())
@@ -211,7 +212,7 @@ impl StateDir {
                 self.remove_file(file_name); // nobody is writing now
             }
         }
-        names.sort();
+        names.sort_unstable();
         Ok(names)
     }
 
@@ -243,7 +244,7 @@ impl StateDir {
 
     fn write(&self, name: &IfName, record: &Value) -> Result<FileId> {
         let failed = || format!("Unable to write the state record {}", self.shown(name));
-        let text = format!("{record:#}\n");
+        let text = format!("{record}\n");
         let temporary = format!(".{name}{TEMPORARY}");
         let write = || {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -256,10 +257,6 @@ impl StateDir {
         let written = write().inspect_err(|_| self.remove_file(&temporary)).context(failed)?;
         fsync(&self.dir).context(failed)?;
         Ok(written)
-    }
-
-    fn unwritable(&self, name: &IfName, e: &serde_json::Error) -> Error {
-        Error::internal(Errno::EINVAL, format!("Unable to write the state record {}: {e}", self.shown(name)))
     }
 
     fn unlink(&self, name: &IfName) -> Result<()> {
@@ -282,17 +279,6 @@ impl StateDir {
 
     fn shown(&self, name: &IfName) -> String {
         self.path.join(file_name(name)).display().to_string()
-    }
-}
-
-/// Adds to an object, and to the objects in it, what another one has besides.
-fn add_missing(target: &mut Value, source: &Value) {
-    let (Value::Object(target), Value::Object(source)) = (target, source) else { return };
-    for (key, value) in source {
-        match target.get_mut(key) {
-            Some(present) => add_missing(present, value),
-            None => drop(target.insert(key.clone(), value.clone())),
-        }
     }
 }
 

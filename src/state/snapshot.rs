@@ -2,17 +2,17 @@
 
 use super::fields::{Change, Fields};
 use crate::bridge::port::{self, Port};
+use crate::json::json_object;
 use crate::kernel::link::{self, By, Link, Tun};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::TunFlags;
 use crate::kernel::tunprops::Offloads;
 use crate::kernel::{IfName, features, sysfs, tunprops};
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Snapshot {
     pub ifindex: i32,
     /// Inode of the device's directory in sysfs, if sysfs showed this namespace.
@@ -34,7 +34,7 @@ pub(crate) struct Snapshot {
     pub macvtap: Option<Macvtap>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TapState {
     pub persist: bool,
     pub owner: Option<u32>,
@@ -47,12 +47,11 @@ pub(crate) struct TapState {
     pub queue: Option<QueueState>,
     pub offloads: Option<u32>,
     /// Those that `ethtool -k` shows as requested. They follow TUNSETOFFLOAD and do nothing by themselves.
-    #[serde(default)]
     pub offloads_requested: Option<u32>,
 }
 
 /// What only an attached queue tells.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct QueueState {
     pub vnet_hdr_size: i32,
     pub vnet_le: i32,
@@ -61,13 +60,18 @@ pub(crate) struct QueueState {
     pub filter_len: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Macvtap {
     pub lower_ifindex: Option<i32>,
     /// In passthru mode the device below has the same MAC, and loses it with the macvtap.
     pub passthru: bool,
     pub lower_mac: Vec<u8>,
 }
+
+json_object!(Snapshot { ifindex, inode, name, altnames, mac, mtu, txqlen, up, link_type, link_group, alias, port, tap, macvtap });
+json_object!(TapState { persist, owner, group, flags, napi, queue, offloads, offloads_requested });
+json_object!(QueueState { vnet_hdr_size, vnet_le, vnet_be, filter_len });
+json_object!(Macvtap { lower_ifindex, passthru, lower_mac });
 
 impl Snapshot {
     /// Reads the device behind `link`. What takes an attached queue is read from `queue`, if there is one.
@@ -217,6 +221,6 @@ pub(crate) fn show_mac(mac: &[u8]) -> String {
 }
 
 fn show_offloads(bits: u32) -> String {
-    let names: Vec<String> = Offloads::from_bits_truncate(bits).iter_names().map(|(name, _)| name.to_lowercase()).collect();
+    let names: Vec<String> = Offloads::from_bits_truncate(bits).iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect();
     if names.is_empty() { "none".into() } else { names.join("+") }
 }
