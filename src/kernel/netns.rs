@@ -1,12 +1,12 @@
 //! Network namespaces and the boot: where and when an interface index means something.
 
 use super::netlink::Netlink;
-use super::sys::{io_errno, read_small};
+use super::sys::{io_errno, read_small, without_signals};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use once_cell::sync::OnceCell;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A number that no other network namespace of this boot has: its cookie (Linux 5.14).
@@ -32,17 +32,17 @@ pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> 
     Ok(a.st_ino == b.st_ino && a.st_dev == b.st_dev)
 }
 
-/// Runs `work` in another network namespace, in a thread of its own that ends with it. Takes CAP_SYS_ADMIN there.
-pub(crate) fn inside<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
-    let netns = netns.as_fd().try_clone_to_owned().map_err(io_errno)?;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
-            // SAFETY: setns() takes a file and a number, and moves only this thread
-            Errno::result(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })?;
-            work()
-        });
-        thread.map_err(io_errno)?.join().unwrap_or(Err(Errno::EFAULT))
-    })
+/// A netlink socket in another network namespace, opened by a thread of its own that ends with it. Takes CAP_SYS_ADMIN
+/// there.
+pub(crate) fn netlink_in(netns: BorrowedFd<'_>) -> Result<Netlink, Errno> {
+    let netns = netns.try_clone_to_owned().map_err(io_errno)?;
+    let open = move || {
+        // SAFETY: setns() takes a file and a number, and moves only this thread
+        Errno::result(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })?;
+        Netlink::open()
+    };
+    let thread = without_signals(|| std::thread::Builder::new().spawn(open));
+    thread.map_err(io_errno)?.join().unwrap_or(Err(Errno::EFAULT))
 }
 
 /// The id of this boot, which no other boot has.

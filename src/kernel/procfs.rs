@@ -78,7 +78,7 @@ pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
         let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
         found.push(Holder { pid, comm: comm.trim_end().to_owned(), fd });
     }
-    found.sort_by_key(|holder| holder.pid);
+    found.sort_unstable_by_key(|holder| holder.pid);
     Ok(found)
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn is_queue_of(guard: BorrowedFd<'_>, link: &Link) -> bool {
 pub(crate) fn elsewhere(guard: BorrowedFd<'_>) -> Result<Option<(Netlink, Link)>> {
     let failed = || "Unable to look into another network namespace".to_owned();
     let Some(there) = other_netns(guard).context(failed)? else { return Ok(None) };
-    let mut netlink = netns::inside(there.as_fd(), Netlink::open).context(failed)?;
+    let mut netlink = netns::netlink_in(there.as_fd()).context(failed)?;
     let (name, _) = tun::get_iff(guard).context(failed)?;
     let link = link::get(&mut netlink, By::Name(&name)).context(failed)?;
     Ok(link.map(|link| (netlink, link)))
@@ -106,18 +106,16 @@ pub(crate) fn bring_back(name: &IfName, guard: BorrowedFd<'_>) -> Result<()> {
     let here = netns::own().context(failed)?;
     let (name, _) = tun::get_iff(guard).context(failed)?;
     let target = here.as_raw_fd().cast_unsigned();
-    let brought = netns::inside(there.as_fd(), || {
-        let mut netlink = Netlink::open()?;
-        let link = link::get(&mut netlink, By::Name(&name))?.ok_or(Errno::ENODEV)?;
-        let moved = link::set(&mut netlink, link.ifindex, 0, 0, |request| {
-            request.attr_u32(IFLA_NET_NS_FD, target);
-        });
-        moved.map_err(Errno::from)
+    let mut netlink = netns::netlink_in(there.as_fd()).context(failed)?;
+    let link = link::get(&mut netlink, By::Name(&name)).context(failed)?;
+    let link = link.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
+    let moved = link::set(&mut netlink, link.ifindex, 0, 0, |request| {
+        request.attr_u32(IFLA_NET_NS_FD, target);
     });
-    match brought {
+    match moved {
         // an answer that was lost may have been a good one
         Err(_) if other_netns(guard).context(failed)?.is_none() => {}
-        brought => brought.context(failed)?,
+        moved => moved.context(failed)?,
     }
     warning!("{name}: was in another network namespace, brought back");
     Ok(())

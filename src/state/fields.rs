@@ -48,7 +48,12 @@ pub(crate) struct Change {
 impl Change {
     /// None if nothing changed.
     pub(crate) fn of<T: PartialEq>(field: Fields, what: &str, was: &T, now: &T, show: impl Fn(&T) -> String) -> Option<Self> {
-        (was != now).then(|| Self::new(field, format!("{what} was {}, hypervisor left {}", show(was), show(now))))
+        (was != now).then(|| Self::found(field, what, &show(was), &show(now)))
+    }
+
+    #[cold]
+    fn found(field: Fields, what: &str, was: &str, now: &str) -> Self {
+        Self::new(field, format!("{what} was {was}, hypervisor left {now}"))
     }
 
     pub(crate) fn new(field: Fields, what: impl Into<String>) -> Self {

@@ -125,7 +125,7 @@ fn attach_in_spite_of_filter(
     if let Attempt::Done(queue) = open::attach(netlink, DEFAULT_TUNPATH, link, flags | TunFlags::NO_PI, &failed)? {
         tunprops::clear_filters(queue.as_fd()).context(&failed)?;
     }
-    open::attach(netlink, DEFAULT_TUNPATH, link, flags, failed)
+    open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed)
 }
 
 /// Keeps the device alive from now on, whatever the hypervisor does; call it when the tap is open and before the
@@ -240,7 +240,7 @@ fn compare(netlink: &mut Netlink, name: &IfName, record: &Record, link: &Link, g
     let mut now = Snapshot::read(netlink, link, guard).context(failed)?;
     let flags = now.tun_flags() | TunFlags::NO_CARRIER;
     if let (Some(tap), None, 0) = (&mut now.tap, guard, link.queues())
-        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, link, flags, failed)
+        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed)
     {
         tap.queue = QueueState::read(queue.as_fd()).ok();
     }

@@ -42,7 +42,7 @@ fn detached_queue(netlink: &mut Netlink, name: &IfName, link: &Link) -> Result<O
     if link.queues() == 0 {
         return Err(Error::system(Errno::ESRCH, format!("{}, no process holds it", failed())));
     }
-    match open::attach(netlink, DEFAULT_TUNPATH, link, open::present_flags(link) | TunFlags::NO_CARRIER, failed)? {
+    match open::attach(netlink, DEFAULT_TUNPATH, link, open::present_flags(link) | TunFlags::NO_CARRIER, &failed)? {
         Attempt::Done(queue) => {
             tun::detach_queue(queue.as_fd()).context(failed)?;
             Ok(queue)

@@ -229,7 +229,7 @@ impl Restore<'_> {
                 return Ok(Attempt::Held);
             }
             let now = Snapshot::read(netlink, &link, None).context(failed)?;
-            let queue = open::attach(netlink, tunpath, &link, flags | TunFlags::NO_PI, failed)?;
+            let queue = open::attach(netlink, tunpath, &link, flags | TunFlags::NO_PI, &failed)?;
             Ok(queue.map(|queue| (now, queue)))
         })?;
         if let (Some(before), Some(now)) = (&before.tap, &mut now.tap) {
@@ -246,7 +246,7 @@ impl Restore<'_> {
             drop(queue); // with the socket filter gone, attaching without NO_PI is safe
             until_free(name, tunpath, patience, failed, || {
                 let link = link::get(netlink, By::Index(index)).context(failed)?;
-                link.map_or(Ok(Attempt::Changed), |link| open::attach(netlink, tunpath, &link, flags, failed))
+                link.map_or(Ok(Attempt::Changed), |link| open::attach(netlink, tunpath, &link, flags, &failed))
             })?
         };
         let link = link::get(netlink, By::Index(index)).context(failed)?.ok_or_else(gone_meanwhile)?;

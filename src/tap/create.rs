@@ -227,7 +227,7 @@ fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags
     }
     let mut wanted = wanted_flags(queues, flags) | (present & TunFlags::KEPT);
     wanted.set(TunFlags::MULTI_QUEUE, tun.multi_queue);
-    let first = match open::attach(&mut netlink, tunpath, &link, wanted, failed)? {
+    let first = match open::attach(&mut netlink, tunpath, &link, wanted, &failed)? {
         Attempt::Done(queue) => queue,
         Attempt::Held => return Ok(Attempt::Held),
         Attempt::Changed => return Ok(Attempt::Changed),
@@ -306,7 +306,7 @@ fn put_flags_back(netlink: &mut Netlink, link: &Link, flags: TunFlags, tunpath: 
     let Some(name) = link.name else { return };
     let before = link.tun.map(|tun| (tun.vnet_hdr, tun.pi));
     let _ = until_free(&name, tunpath, AT_MOST, String::new, || {
-        let attempt = open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, String::new)?.map(drop);
+        let attempt = open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, &String::new)?.map(drop);
         let now = link::get(netlink, By::Index(link.ifindex)).context(String::new)?;
         Ok(match now.map(|now| now.tun.map(|tun| (tun.vnet_hdr, tun.pi))) {
             None => Attempt::Done(()), // it is gone

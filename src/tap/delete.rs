@@ -48,7 +48,7 @@ fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) 
     // multi-queue tap has just told, and would let others in all the same.
     let mut queue = None;
     if link.tap().is_some_and(|tap| !tap.multi_queue) {
-        match open::attach(netlink, tunpath, &link, open::flags_to_delete(&link), failed)? {
+        match open::attach(netlink, tunpath, &link, open::flags_to_delete(&link), &failed)? {
             Attempt::Done(ours) => queue = Some(ours),
             Attempt::Held => return Ok(Attempt::Held),
             Attempt::Changed => return Ok(Attempt::Changed),

@@ -181,7 +181,7 @@ fn take(netlink: &mut Netlink, tunpath: &CStr, name: &IfName, link: Option<Link>
         let name = link.name.unwrap_or(*name);
         return Ok(Attempt::Done(Some((Taken { link, queue: None }, name)))); // its queues are counted: there are none
     }
-    let queue = open::attach_by_name(netlink, tunpath, &link, open::flags_to_delete(&link), failed)?;
+    let queue = open::attach_by_name(netlink, tunpath, &link, open::flags_to_delete(&link), &failed)?;
     Ok(queue.map(|(queue, name)| Some((Taken { link, queue: Some(queue) }, name))))
 }
 

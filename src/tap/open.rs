@@ -56,14 +56,14 @@ pub(crate) fn attach(
     tunpath: &CStr,
     link: &Link,
     flags: TunFlags,
-    failed: impl Fn() -> String,
+    failed: &dyn Fn() -> String,
 ) -> Result<Attempt<OwnedFd>> {
-    let (queue, name) = match attach_by_name(netlink, tunpath, link, flags, &failed)? {
+    let (queue, name) = match attach_by_name(netlink, tunpath, link, flags, failed)? {
         Attempt::Done(attached) => attached,
         Attempt::Held => return Ok(Attempt::Held),
         Attempt::Changed => return Ok(Attempt::Changed),
     };
-    let now = link::get(netlink, By::Name(&name)).context(&failed)?;
+    let now = link::get(netlink, By::Name(&name)).context(failed)?;
     Ok(if is_still(link, now.as_ref()) { Attempt::Done(queue) } else { Attempt::Changed })
 }
 
@@ -74,12 +74,12 @@ pub(super) fn attach_by_name(
     tunpath: &CStr,
     link: &Link,
     flags: TunFlags,
-    failed: impl Fn() -> String,
+    failed: &dyn Fn() -> String,
 ) -> Result<Attempt<(OwnedFd, IfName)>> {
     let Some(name) = link.name else { return Ok(Attempt::Changed) };
     let queue = clone_device(tunpath)?;
     if let Err(errno) = set_iff_existing(queue.as_fd(), &name, flags) {
-        let now = link::get(netlink, By::Name(&name)).context(&failed)?;
+        let now = link::get(netlink, By::Name(&name)).context(failed)?;
         let same = now.as_ref().is_some_and(|now| now.ifindex == link.ifindex && now.tap().is_some());
         return match errno {
             _ if !same => Ok(Attempt::Changed),
@@ -93,7 +93,7 @@ pub(super) fn attach_by_name(
     // which device it is attached to, if it is
     match tun::get_iff(queue.as_fd()) {
         Err(Errno::EBADFD) => Ok(Attempt::Changed), // somebody has deleted it under our queue
-        answer => Ok(Attempt::Done((queue, answer.context(&failed)?.0))),
+        answer => Ok(Attempt::Done((queue, answer.context(failed)?.0))),
     }
 }
 

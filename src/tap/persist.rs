@@ -32,7 +32,7 @@ pub fn set_persist(name: &IfName, tunpath: Option<&CStr>, persist: bool) -> Resu
         if tun.persist == persist {
             return Ok(Attempt::Done(()));
         }
-        let queue = match open::attach(&mut netlink, tunpath, &link, quiet_flags(&link, &tun), failed)? {
+        let queue = match open::attach(&mut netlink, tunpath, &link, quiet_flags(&link, &tun), &failed)? {
             Attempt::Done(queue) => queue,
             Attempt::Held => return Ok(Attempt::Held),
             Attempt::Changed => return Ok(Attempt::Changed),
