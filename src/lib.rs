@@ -13,6 +13,10 @@
 pub mod bridge;
 pub mod capi;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)] // it tests
+pub mod fuzzing;
 pub mod host;
 mod json;
 mod kernel;

@@ -219,7 +219,7 @@ impl<T: Ord> Found<T> {
 
 impl Vlan {
     /// All VLANs that a message of RTM_GETVLAN tells of. EBADMSG: it is cut short.
-    pub(super) fn decode(message: &[u8]) -> Result<Vec<Self>, Errno> {
+    pub(crate) fn decode(message: &[u8]) -> Result<Vec<Self>, Errno> {
         let mut vlans = Vec::new();
         let attrs = message.get(BR_VLAN_MSG..).ok_or(Errno::EBADMSG)?;
         let decoded = attr::decode(attrs, |kind, entry| {
@@ -239,7 +239,7 @@ impl Vlan {
 
 impl FdbEntry {
     /// The entry that a message of RTM_GETNEIGH tells of, if it is a fixed one of this port. EBADMSG: it is cut short.
-    pub(super) fn decode(message: &[u8], ifindex: i32) -> Result<Option<Self>, Errno> {
+    pub(crate) fn decode(message: &[u8], ifindex: i32) -> Result<Option<Self>, Errno> {
         let (mut mac, mut vid, mut is_bridges) = (None, 0, false);
         let attrs = message.get(NDMSG..).ok_or(Errno::EBADMSG)?;
         let decoded = attr::decode(attrs, |kind, value| {

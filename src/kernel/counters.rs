@@ -48,7 +48,7 @@ fn if_stats_msg(ifindex: i32) -> Vec<u8> {
     [[0; 4], ifindex.to_ne_bytes(), filter.to_ne_bytes()].concat()
 }
 
-fn decode(message: &[u8]) -> Option<Stats> {
+pub(crate) fn decode(message: &[u8]) -> Option<Stats> {
     Stats::decode(attr::find(message.get(IF_STATS_MSG..)?, IFLA_STATS_LINK_64)?)
 }
 

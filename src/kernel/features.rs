@@ -31,7 +31,7 @@ const NAMES: [(&[u8], Offloads); 7] = [
 
 /// Where the features are in this kernel's bit set.
 #[derive(Debug)]
-struct Layout {
+pub(crate) struct Layout {
     words: usize,
     bits: Vec<(usize, Offloads)>,
 }
@@ -55,11 +55,30 @@ pub(crate) fn read(netlink: &Netlink, name: &IfName) -> Result<Features, Errno> 
     let mut request = vec![0_u32; layout.words.saturating_mul(4).saturating_add(2)];
     put(&mut request, &[ETHTOOL_GFEATURES, u32::try_from(layout.words).unwrap_or_default()]);
     ethtool(netlink, name, &mut request)?;
-    let those_in = |word: usize| {
-        let set = |bit: usize| request.get((bit / 32).saturating_mul(4).saturating_add(word)).is_some_and(|w| w & mask(bit) != 0);
-        layout.bits.iter().filter(|(bit, _)| set(*bit)).fold(Offloads::empty(), |all, (_, offload)| all | *offload)
-    };
-    Ok(Features { requested: those_in(3), on: those_in(4) })
+    Ok(layout.read(&request))
+}
+
+impl Layout {
+    /// Out of the strings of the string set ETH_SS_FEATURES.
+    pub(crate) fn decode(strings: &[u8]) -> Self {
+        let strings = strings.chunks_exact(ETH_GSTRING_LEN);
+        let words = strings.len().div_ceil(32);
+        let bits = strings.enumerate().filter_map(|(bit, text)| {
+            let text = text.split(|b| *b == 0).next()?;
+            NAMES.iter().find(|(name, _)| *name == text).map(|(_, offload)| (bit, *offload))
+        });
+        Self { words, bits: bits.collect() }
+    }
+
+    /// Out of `struct ethtool_gfeatures`.
+    pub(crate) fn read(&self, answer: &[u32]) -> Features {
+        let those_in = |word: usize| {
+            let set =
+                |bit: usize| answer.get((bit / 32).saturating_mul(4).saturating_add(word)).is_some_and(|w| w & mask(bit) != 0);
+            self.bits.iter().filter(|(bit, _)| set(*bit)).fold(Offloads::empty(), |all, (_, offload)| all | *offload)
+        };
+        Features { requested: those_in(3), on: those_in(4) }
+    }
 }
 
 /// Sets which offloads the administrator does not mind. Takes CAP_NET_ADMIN.
@@ -99,15 +118,7 @@ fn layout(netlink: &Netlink, name: &IfName) -> Result<Layout, Errno> {
     put(&mut strings, &[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, u32::try_from(count).unwrap_or_default()]);
     ethtool(netlink, name, &mut strings)?;
     let bytes: Vec<u8> = strings.iter().skip(3).flat_map(|word| word.to_ne_bytes()).collect();
-    let bits = bytes
-        .chunks(ETH_GSTRING_LEN)
-        .enumerate()
-        .filter_map(|(bit, text)| {
-            let text = text.split(|b| *b == 0).next()?;
-            NAMES.iter().find(|(name, _)| *name == text).map(|(_, offload)| (bit, *offload))
-        })
-        .collect();
-    Ok(Layout { words: count.div_ceil(32), bits })
+    Ok(Layout::decode(&bytes))
 }
 
 fn put(buffer: &mut [u32], head: &[u32]) {

@@ -39,7 +39,7 @@ pub(crate) fn dump(mut each: impl FnMut(Option<(i32, IfName)>)) -> Result<(), Er
     dumped.map_err(Errno::from)
 }
 
-fn decode(message: &[u8]) -> Option<(i32, IfName)> {
+pub(crate) fn decode(message: &[u8]) -> Option<(i32, IfName)> {
     const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
     const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
     const ETHTOOL_A_HEADER_DEV_NAME: u16 = 2;

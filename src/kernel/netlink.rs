@@ -290,15 +290,15 @@ impl Netlink {
 
 /// One message out of what was received.
 #[derive(Debug)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     kind: u16,
     flags: u16,
     pub(super) sequence_number: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 /// The messages in what was received; the last is EBADMSG if it was cut short.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Errno>> {
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Errno>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -329,7 +329,7 @@ impl<'a> Message<'a> {
     }
 
     /// How it ends, if it ends with this message: an acknowledgement, a refusal, or the end of a dump.
-    pub(super) fn verdict(&self) -> Option<Result<(), Refusal>> {
+    pub(crate) fn verdict(&self) -> Option<Result<(), Refusal>> {
         let code = match self.kind {
             NLMSG_ERROR => attr::i32_at(self.payload, 0).ok_or(Errno::EBADMSG),
             NLMSG_DONE => Ok(attr::i32_at(self.payload, 0).filter(|code| *code < 0).unwrap_or_default()),

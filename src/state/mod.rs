@@ -301,3 +301,19 @@ pub(crate) fn guard_number(name: &IfName, state_dir: &Path) -> Option<i32> {
     let dir = StateDir::open(state_dir).ok()??;
     guard::get(&dir, name).ok()?.map(|guard| guard.as_raw_fd())
 }
+
+/// Takes the text of a record, or of any JSON, apart and puts it together again; false if it is no record.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used)] // it tests
+pub(crate) fn check_record(text: &str) -> bool {
+    use crate::json::{Json, Value};
+    let Ok(value) = Value::parse(text) else { return false };
+    assert_eq!(Value::parse(&value.to_string()), Ok(value));
+    let Ok((record, _)) = Record::parse(text) else { return false };
+    assert_eq!(Record::parse(&record.to_json().to_string()).unwrap().0, record);
+    if let Some(before) = &record.before {
+        let _ = (before.tun_flags(), before.if_name());
+        assert!(before.changes(before).is_empty());
+    }
+    true
+}

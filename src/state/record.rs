@@ -5,7 +5,7 @@
 
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
-use crate::json::{Json, Value, json_object};
+use crate::json::{Json, Parsed, Value, json_object};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::sys::io_errno;
 use crate::kernel::{IfName, netns};
@@ -63,6 +63,17 @@ impl Record {
             created: None,
             found: 0,
         })
+    }
+
+    /// The record in the text of a file, and all that stands there, known or not. Else says why it is none.
+    pub(crate) fn parse(text: &str) -> Parsed<(Self, Value)> {
+        let raw = Value::parse(text)?;
+        let version = raw.as_object().ok().and_then(|record| record.get("version"));
+        if let Some(version) = version.filter(|version| **version != VERSION.to_json()) {
+            return Err(format!("it has version {version}, which this library (version {VERSION}) does not know"));
+        }
+        let record = Self::from_json(&raw)?;
+        Ok((record, raw))
     }
 
     /// Interface indexes mean something in the same boot and network namespace only.
@@ -143,13 +154,7 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(garbage(&failed(), "it is not text")),
             result => result.map_err(io_errno).context(failed)?,
         };
-        let raw: Value = Value::parse(&text).map_err(|why| garbage(&failed(), &why))?;
-        let version = raw.as_object().ok().and_then(|record| record.get("version"));
-        if let Some(version) = version.filter(|version| **version != VERSION.to_json()) {
-            let why = format!("it has version {version}, which this library (version {VERSION}) does not know");
-            return Err(garbage(&failed(), &why));
-        }
-        let record = Record::from_json(&raw).map_err(|why| garbage(&failed(), &why))?;
+        let (record, raw) = Record::parse(&text).map_err(|why| garbage(&failed(), &why))?;
         Ok(Some(Stored { record, raw, file }))
     }
 
