@@ -146,6 +146,7 @@ pub(super) unsafe fn strings<'a>(first: *const *const c_char, len: usize) -> Res
     if first.is_null() || len.checked_mul(size_of::<*const c_char>()).is_none_or(|size| isize::try_from(size).is_err()) {
         return Err(Error::argument(format!("There are no {len} interface names")));
     }
+    memory_for(len)?;
     // SAFETY: not NULL, no larger than an array can be, and the caller promises the rest
     Ok(unsafe { std::slice::from_raw_parts(first, len) })
 }
@@ -161,4 +162,14 @@ pub(super) unsafe fn fill<T>(first: *mut T, at: usize, value: T) {
         // SAFETY: as above
         unsafe { slot.write(value) };
     }
+}
+
+/// Refuses a list that there is no memory for. The caller says how long it is, and what is allocated for each of its names
+/// later on could only end the process: so much is asked for, and given back, before anything is done.
+fn memory_for(names: usize) -> Result<()> {
+    const EACH: usize = 512;
+    let mut room = Vec::<u8>::new();
+    let reserved = room.try_reserve_exact(names.saturating_mul(EACH));
+    std::hint::black_box(&room);
+    reserved.map_err(|_| Error::system(Errno::ENOMEM, format!("Unable to work on {names} interface names")))
 }
