@@ -4,9 +4,12 @@
 //! and log lines go to the caller's function or, with `VIRNETDEVTAP_DEBUG=1`, to standard error.
 
 use crate::error::Error;
+use crate::fork;
+use once_cell::race::{OnceBool, OnceBox};
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// libvirt's `virLogPriority`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,11 +47,11 @@ pub(crate) trait Host: Sync {
 /// Looks for the host. It may come into the process at any time, so it is looked for until it is found.
 pub(crate) type FindHost = fn() -> Option<&'static dyn Host>;
 
-static FIND_HOST: OnceLock<FindHost> = OnceLock::new();
+static FIND_HOST: OnceBox<FindHost> = OnceBox::new();
 
 /// Says how to find the host; the first one counts.
 pub(crate) fn set_find_host(find: FindHost) {
-    FIND_HOST.get_or_init(|| find);
+    FIND_HOST.get_or_init(|| Box::new(find));
 }
 
 /// The libvirt of this process, if it has one.
@@ -59,14 +62,20 @@ pub(crate) fn libvirt() -> Option<&'static dyn Host> {
 /// Takes a log line.
 pub type LogFunc = dyn Fn(Priority, &str) + Send + Sync;
 
-static LOG_FUNC: RwLock<Option<Arc<LogFunc>>> = RwLock::new(None);
+pub(crate) type LogSlot = Option<Arc<LogFunc>>;
+
+static LOG_FUNC: Mutex<LogSlot> = Mutex::new(None);
+
+pub(crate) fn lock_log_func() -> MutexGuard<'static, LogSlot> {
+    LOG_FUNC.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Sends log lines to `func`, or back to where they went before with None. A call that is under way in another thread
 /// may still use the former function for the line that it is writing.
 pub fn set_log_func(func: Option<Arc<LogFunc>>) {
-    if let Ok(mut slot) = LOG_FUNC.write() {
-        *slot = func;
-    }
+    fork::protect();
+    let former = std::mem::replace(&mut *lock_log_func(), func);
+    drop(former); // may do anything, so not under the lock
 }
 
 thread_local! {
@@ -95,22 +104,23 @@ pub fn last_error() -> Option<Error> {
 
 /// Writes a log line. The text is only made if somebody reads it.
 pub(crate) fn log(priority: Priority, text: fmt::Arguments<'_>) {
+    fork::protect();
     // the lock is given back before the caller's function runs, which may call us again
-    let func = LOG_FUNC.read().ok().and_then(|slot| slot.clone());
+    let func = lock_log_func().clone();
     if let Some(func) = func {
         func(priority, &text.to_string());
     } else if let Some(host) = libvirt() {
         host.log(priority, &text.to_string());
     } else if debug_wanted() {
-        use std::io::Write;
         let line = format!("virnetdevtap: {priority}: {text}\n");
-        drop(std::io::stderr().write_all(line.as_bytes())); // nowhere to complain to
+        // not by way of the standard library's lock, which a forked child may find taken; and nowhere to complain to
+        let _ = nix::unistd::write(std::io::stderr().as_fd(), line.as_bytes());
     }
 }
 
 fn debug_wanted() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| std::env::var_os("VIRNETDEVTAP_DEBUG").is_some_and(|value| value == "1"))
+    static WANTED: OnceBool = OnceBool::new();
+    WANTED.get_or_init(|| std::env::var_os("VIRNETDEVTAP_DEBUG").is_some_and(|value| value == "1"))
 }
 
 macro_rules! info {

@@ -5,6 +5,7 @@
 //! - `bridge`: the port that a tap is plugged into
 //! - `stats`: counters
 //! - `error`, `host`: errors, log lines, and the process that they go to
+//! - `fork`: what a forked child finds of all this
 //! - `capi`: the same for C, as declared in `include/virnetdevtap.h`; it checks arguments and converts results
 //! - `json`: how records are written and read
 //! - `kernel`: ioctls, netlink, /proc; knows nothing of the rest
@@ -13,6 +14,7 @@
 pub mod bridge;
 pub mod capi;
 pub mod error;
+mod fork;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)] // it tests

@@ -5,7 +5,7 @@ use crate::host;
 use nix::errno::Errno;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -44,21 +44,24 @@ fn report_failure(function: &str, body: &mut dyn FnMut() -> Result<()>) {
 }
 
 /// Keeps the standard library from printing our panics to the process's standard error; they become errors.
+///
+/// Nobody waits for the one who comes first: a forked child may not have that thread.
 fn route_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !INSIDE.get() {
-                return others(info);
+    static ROUTED: AtomicBool = AtomicBool::new(false);
+    if ROUTED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !INSIDE.get() {
+            return others(info);
+        }
+        PANIC.with(|text| {
+            if let Ok(mut text) = text.try_borrow_mut() {
+                *text = info.to_string();
             }
-            PANIC.with(|text| {
-                if let Ok(mut text) = text.try_borrow_mut() {
-                    *text = info.to_string();
-                }
-            });
-        }));
-    });
+        });
+    }));
 }
 
 #[cfg(test)]

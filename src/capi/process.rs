@@ -6,9 +6,9 @@
 use crate::error::{Code, Error};
 use crate::host::{Host, Priority};
 use libc::{c_char, c_int, c_long, c_uint, c_ulong, c_void, size_t};
+use once_cell::race::OnceBox;
 use std::ffi::{CStr, CString};
 use std::ptr;
-use std::sync::OnceLock;
 
 type ReportErrorHelper = unsafe extern "C" fn(c_int, c_int, *const c_char, *const c_char, size_t, *const c_char, ...);
 type ReportSystemErrorFull = ReportErrorHelper;
@@ -42,12 +42,12 @@ unsafe impl Sync for Libvirt {}
 
 /// The libvirt of this process, once it has one.
 pub(super) fn libvirt() -> Option<&'static dyn Host> {
-    static FOUND: OnceLock<Libvirt> = OnceLock::new();
+    static FOUND: OnceBox<Libvirt> = OnceBox::new();
     if let Some(found) = FOUND.get() {
         return Some(found);
     }
     let found = Libvirt::find()?;
-    Some(FOUND.get_or_init(|| found))
+    Some(FOUND.get_or_init(|| Box::new(found)))
 }
 
 /// A function of libvirt, whether it is in the global scope or was loaded by a plugin.

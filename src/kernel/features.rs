@@ -4,7 +4,7 @@ use super::ifname::IfName;
 use super::netlink::Netlink;
 use super::tunprops::Offloads;
 use nix::errno::Errno;
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceBox;
 use std::os::fd::AsRawFd;
 
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
@@ -45,8 +45,8 @@ pub(crate) struct Features {
 }
 
 fn cached_layout(netlink: &Netlink, name: &IfName) -> Result<&'static Layout, Errno> {
-    static LAYOUT: OnceCell<Layout> = OnceCell::new(); // does not change while the kernel runs
-    LAYOUT.get_or_try_init(|| layout(netlink, name))
+    static LAYOUT: OnceBox<Layout> = OnceBox::new(); // does not change while the kernel runs
+    LAYOUT.get_or_try_init(|| layout(netlink, name).map(Box::new))
 }
 
 pub(crate) fn read(netlink: &Netlink, name: &IfName) -> Result<Features, Errno> {

@@ -5,7 +5,7 @@ use super::sys::{io_errno, read_small, without_signals};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceBox;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -47,10 +47,10 @@ pub(crate) fn netlink_in(netns: BorrowedFd<'_>) -> Result<Netlink, Errno> {
 
 /// The id of this boot, which no other boot has.
 pub(crate) fn boot_id() -> Result<&'static str, Errno> {
-    static BOOT_ID: OnceCell<String> = OnceCell::new();
+    static BOOT_ID: OnceBox<String> = OnceBox::new();
     let read = || {
         let mut buffer = [0; 64];
-        read_small(Path::new("/proc/sys/kernel/random/boot_id"), &mut buffer).map(str::to_owned)
+        read_small(Path::new("/proc/sys/kernel/random/boot_id"), &mut buffer).map(|id| Box::new(id.to_owned()))
     };
     BOOT_ID.get_or_try_init(read).map(String::as_str)
 }

@@ -45,6 +45,15 @@ pub(crate) fn io_errno(e: std::io::Error) -> Errno {
     e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
+/// Has three functions called with each fork() from now on: before it, and after it in the parent and in the child.
+pub(crate) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) -> Result<(), Errno> {
+    // SAFETY: pthread_atfork() takes three functions without arguments, and forgets them should the library be unloaded
+    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
 /// A new thread has the signal mask of the one that starts it: none of the process's handlers shall run there.
 pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();

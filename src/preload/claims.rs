@@ -4,14 +4,16 @@ use crate::kernel::IfName;
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-static CLAIMED: Mutex<BTreeSet<IfName>> = Mutex::new(BTreeSet::new());
+pub(super) type Claimed = BTreeSet<IfName>;
+
+static CLAIMED: Mutex<Claimed> = Mutex::new(BTreeSet::new());
 static GIVEN_BACK: Condvar = Condvar::new();
 
 /// The right to deal with a tap, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Claim(IfName);
 
-fn claimed() -> MutexGuard<'static, BTreeSet<IfName>> {
+pub(super) fn claimed() -> MutexGuard<'static, Claimed> {
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

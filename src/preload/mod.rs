@@ -8,6 +8,7 @@ mod watcher;
 
 use crate::bridge::{self, Coalesce, PortConfig};
 use crate::error::Result;
+use crate::fork;
 use crate::host::{self, info, warning};
 use crate::kernel::IfName;
 use crate::kernel::link::{self, By};
@@ -15,11 +16,12 @@ use crate::kernel::netlink::Netlink;
 use crate::state::{self, RestoreFlags};
 use crate::tap::{self, CreateFlags, NameRequest, Tap};
 use nix::errno::Errno;
+use once_cell::race::OnceBox;
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const DEFAULT_STATE_DIR: &str = "/run/libvirt/virnetdevtap";
@@ -34,20 +36,43 @@ fn refused<T>(work: impl FnOnce(&mut BTreeSet<IfName>) -> T) -> T {
     work(&mut REFUSED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// All locks of the policy, while the process forks.
+pub(crate) struct Held {
+    claimed: MutexGuard<'static, claims::Claimed>,
+    _refused: MutexGuard<'static, BTreeSet<IfName>>,
+    watched: Option<MutexGuard<'static, watcher::State>>,
+}
+
+pub(crate) fn hold_still() -> Held {
+    let refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    Held { claimed: claims::claimed(), _refused: refused, watched: watcher::hold_still() }
+}
+
+impl Held {
+    /// The child has none of the threads that deal with taps, and no watcher: if it needs one, it starts its own.
+    pub(crate) fn of_a_child(mut self) {
+        self.claimed.clear();
+        if let Some(watched) = &mut self.watched {
+            watched.stopped();
+        }
+    }
+}
+
 /// The state directory, if there is a policy in this process.
 fn state_dir() -> Option<&'static Path> {
-    static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static DIR: OnceBox<Option<PathBuf>> = OnceBox::new();
     host::libvirt()?;
+    fork::protect();
     let dir = DIR.get_or_init(|| {
         match std::env::var("VIRNETDEVTAP_POLICY").as_deref() {
-            Ok("off") => return None,
+            Ok("off") => return Box::new(None),
             Ok("restore") | Err(_) => {}
             Ok(other) => warning!("VIRNETDEVTAP_POLICY={other} is neither restore nor off: taken for restore"),
         }
         let dir = std::env::var_os("VIRNETDEVTAP_STATE_DIR").filter(|dir| !dir.is_empty());
         let dir = PathBuf::from(dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()));
         info!("taps are restored after use; state directory {}", dir.display());
-        Some(dir)
+        Box::new(Some(dir))
     });
     dir.as_deref()
 }

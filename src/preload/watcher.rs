@@ -15,11 +15,12 @@ use crate::kernel::{pidfd, sys};
 use crate::state::{self, RestoreFlags};
 use crate::tap::DEFAULT_TUNPATH;
 use nix::errno::Errno;
+use once_cell::race::OnceBox;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a hypervisor takes to start, at least: the distance of looks until it has the tap.
@@ -51,62 +52,85 @@ struct Watched {
 }
 
 /// The taps that are watched, and the thread's bed.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    taps: BTreeMap<IfName, Watched>,
+    wake: Option<Arc<Wake>>,
+    /// In this process: a forked child has no thread but its own.
+    running: bool,
+}
+
+impl State {
+    /// Of a process that has not started the thread.
+    pub(super) fn stopped(&mut self) {
+        self.running = false;
+        self.wake = None; // the parent sleeps on it
+        self.taps.values_mut().for_each(|tap| tap.holder = None);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Watcher {
-    taps: Mutex<BTreeMap<IfName, Watched>>,
-    wake: Option<Wake>,
+    state: Mutex<State>,
     dir: &'static Path,
 }
 
+static WATCHER: OnceBox<Watcher> = OnceBox::new();
+
 /// The watcher of this process; starts its thread, and takes over the taps that an earlier daemon has left records of.
 pub(super) fn start(dir: &'static Path) -> &'static Watcher {
-    static WATCHER: OnceLock<Watcher> = OnceLock::new();
-    let mut first = false;
-    let watcher = WATCHER.get_or_init(|| {
-        first = true;
-        let wake = Wake::new(DEFAULT_TUNPATH).inspect_err(|errno| warning!("taps cannot be watched: {errno}")).ok();
-        Watcher { taps: Mutex::default(), wake, dir }
-    });
-    if first {
-        for name in state::list(dir).inspect_err(|e| warning!("{e}")).unwrap_or_default() {
-            watcher.add(name, None);
-        }
-        let run = || watcher.run();
-        let thread = std::thread::Builder::new().name("virnetdevtap".into());
-        if let Err(e) = sys::without_signals(|| thread.spawn(run)) {
-            warning!("taps cannot be watched: {e}");
-        }
+    let watcher = WATCHER.get_or_init(|| Box::new(Watcher { state: Mutex::default(), dir }));
+    if std::mem::replace(&mut watcher.state().running, true) {
+        return watcher;
+    }
+    match Wake::new(DEFAULT_TUNPATH) {
+        Ok(wake) => watcher.state().wake = Some(wake.into()),
+        Err(errno) => warning!("taps cannot be watched: {errno}"),
+    }
+    for name in state::list(dir).inspect_err(|e| warning!("{e}")).unwrap_or_default() {
+        watcher.add(name, None);
+    }
+    let run = || watcher.run();
+    let thread = std::thread::Builder::new().name("virnetdevtap".into());
+    if let Err(e) = sys::without_signals(|| thread.spawn(run)) {
+        warning!("taps cannot be watched: {e}");
     }
     watcher
 }
 
+/// For the time of a fork.
+pub(super) fn hold_still() -> Option<MutexGuard<'static, State>> {
+    WATCHER.get().map(Watcher::state)
+}
+
 impl Watcher {
-    fn taps(&self) -> MutexGuard<'_, BTreeMap<IfName, Watched>> {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches a tap that libvirt has, or that a running guest has.
     pub(super) fn add(&self, name: IfName, tunpath: Option<&CStr>) {
         let (sign, tunpath) = (sign_of(&name), tunpath.map(CStr::to_owned));
         let watched = Watched { sign, tunpath, holder: None, look: Some(Instant::now()), failures: 0 };
-        self.taps().insert(name, watched);
-        if let Some(wake) = &self.wake {
+        let mut state = self.state();
+        state.taps.insert(name, watched);
+        if let Some(wake) = &state.wake {
             wake.call();
         }
     }
 
     /// Stops watching a tap; says whether it was watched.
     pub(super) fn remove(&self, name: &IfName) -> bool {
-        self.taps().remove(name).is_some()
+        self.state().taps.remove(name).is_some()
     }
 
     fn run(&self) {
-        let Some(wake) = &self.wake else { return };
+        let Some(wake) = self.state().wake.clone() else { return };
         loop {
             let held =
-                self.taps().iter().filter_map(|(name, tap)| Some((*name, tap.holder.clone()?.process))).collect::<Vec<_>>();
+                self.state().taps.iter().filter_map(|(name, tap)| Some((*name, tap.holder.clone()?.process))).collect::<Vec<_>>();
             let processes: Vec<_> = held.iter().map(|(_, process)| process.as_fd()).collect();
-            let next = self.taps().values().filter_map(|tap| tap.look).min();
+            let next = self.state().taps.values().filter_map(|tap| tap.look).min();
             let limit = next.map(|next| next.saturating_duration_since(Instant::now()));
             let woken = wake.sleep(&processes, limit);
             let now = Instant::now();
@@ -122,13 +146,13 @@ impl Watcher {
     /// Which taps to look at. A close concerns those that a hypervisor has; a try to restore makes closes of its own.
     fn due(&self, now: Instant, closed: bool) -> Vec<IfName> {
         let due = |tap: &Watched| tap.look.is_some_and(|look| look <= now) || (closed && tap.holder.is_some());
-        self.taps().iter().filter(|(_, tap)| due(tap)).map(|(name, _)| *name).collect()
+        self.state().taps.iter().filter(|(_, tap)| due(tap)).map(|(name, _)| *name).collect()
     }
 
     /// Looks at one tap, unless a call of libvirt's deals with it right now.
     fn look(&self, name: IfName) {
         let Some(_claim) = claims::try_now(&name) else { return self.look_again(&name, Some(STARTING)) };
-        let Some(tap) = self.taps().get(&name).cloned() else { return };
+        let Some(tap) = self.state().taps.get(&name).cloned() else { return };
         if let Some(holder) = &tap.holder
             && procfs::has_still(holder.pid, holder.fd, &tap.sign)
         {
@@ -172,7 +196,7 @@ impl Watcher {
         match state::restore_within(&name, tap.tunpath.as_deref(), self.dir, RestoreFlags::empty(), Duration::ZERO) {
             Ok(changed) => {
                 info!("{name}: restored after use, changed 0x{:x}", changed.bits());
-                self.taps().remove(&name);
+                self.state().taps.remove(&name);
             }
             Err(e) if e.errno() == Errno::EBUSY => {
                 self.look_again(&name, Some(HELD));
@@ -184,7 +208,7 @@ impl Watcher {
             }
             Err(e) => {
                 warning!("{name}: {e}; its record in {} stays", self.dir.display());
-                self.taps().remove(&name);
+                self.state().taps.remove(&name);
             }
         }
     }
@@ -194,7 +218,7 @@ impl Watcher {
     }
 
     fn update(&self, name: &IfName, change: impl FnOnce(&mut Watched)) {
-        if let Some(tap) = self.taps().get_mut(name) {
+        if let Some(tap) = self.state().taps.get_mut(name) {
             change(tap);
         }
     }

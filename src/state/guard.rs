@@ -3,10 +3,11 @@
 
 use super::record::StateDir;
 use crate::error::Result;
+use crate::fork;
 use crate::kernel::IfName;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A guard belongs to the record of a tap in a directory (device, inode).
 type Key = ((u64, u64), IfName);
@@ -14,11 +15,18 @@ type Key = ((u64, u64), IfName);
 /// Shared for a moment with whoever looks at the device through it.
 pub(crate) type Guard = Arc<OwnedFd>;
 
-static GUARDS: Mutex<BTreeMap<Key, Guard>> = Mutex::new(BTreeMap::new());
+pub(crate) type Guards = BTreeMap<Key, Guard>;
 
-fn with<T>(work: impl FnOnce(&mut BTreeMap<Key, Guard>) -> T) -> T {
+static GUARDS: Mutex<Guards> = Mutex::new(BTreeMap::new());
+
+pub(crate) fn lock() -> MutexGuard<'static, Guards> {
     // nothing that panics runs under the lock, so that a poisoned map is a whole one
-    work(&mut GUARDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn with<T>(work: impl FnOnce(&mut Guards) -> T) -> T {
+    fork::protect();
+    work(&mut lock())
 }
 
 /// Keeps a guard; a former one is closed.

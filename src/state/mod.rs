@@ -5,14 +5,15 @@
 //! managers that look, restart, clean up or think otherwise.
 //!
 //! - `snapshot`: what can be read; `fields`: what differs
-//! - `record`: on disk; `guard`: in this process
+//! - `record`: on disk, changed under a `dirlock`; `guard`: in this process
 //! - `device`: which device it is; `apply`: setting properties; `restore`, `restore_list`, `recreate`, `reclaim`: what the
 //!   names say
 
 mod apply;
 mod device;
+pub(crate) mod dirlock;
 mod fields;
-mod guard;
+pub(crate) mod guard;
 mod reclaim;
 mod record;
 mod recreate;

@@ -3,6 +3,7 @@
 //! A record is never half there: it is written to a temporary file, synced, given its name, and the directory is synced.
 //! Nobody overwrites or removes a record that is not the one he has read.
 
+use super::dirlock::DirLock;
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
 use crate::json::{Json, Parsed, Value, json_object};
@@ -10,7 +11,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::sys::io_errno;
 use crate::kernel::{IfName, netns};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use std::fs::{DirBuilder, File};
@@ -222,19 +223,10 @@ impl StateDir {
     }
 
     /// While this lives, no other process or thread adds, replaces or removes a record here.
-    fn lock(&self) -> Result<Flock<OwnedFd>> {
-        let failed = || format!("Unable to lock state directory {}", self.path.display());
-        let own =
-            openat(&self.dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).context(failed)?;
-        let mut own = Some(own);
-        while let Some(fd) = own.take() {
-            match Flock::lock(fd, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(lock),
-                Err((fd, Errno::EINTR)) => own = Some(fd),
-                Err((_, errno)) => return Err(Error::system(errno, failed())),
-            }
-        }
-        Err(Error::system(Errno::EINTR, failed()))
+    fn lock(&self) -> Result<DirLock> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        DirLock::take(|| openat(&self.dir, ".", flags, Mode::empty()))
+            .context(|| format!("Unable to lock state directory {}", self.path.display()))
     }
 
     /// Which file stands under the name of a tap's record.

@@ -11,6 +11,7 @@ pub mod hostile;
 pub mod net;
 pub mod ovs;
 pub mod process;
+pub mod random;
 pub mod state;
 pub mod steps;
 pub mod strace;
@@ -31,6 +32,8 @@ const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
 const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
 /// After this many seconds a test is hanging.
 const LIMIT: u32 = 240;
+/// The same for one that is to run for long.
+const DEEP_LIMIT: u32 = 1800;
 
 /// Makes a `#[test]` of each function `fn name()`, run by [`in_netns`].
 #[macro_export]
@@ -74,7 +77,7 @@ macro_rules! each_api {
 pub fn in_netns(path: &str, body: impl FnOnce()) {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     if std::env::var(CHILD).as_deref() == Ok(path) {
-        alarm::set(LIMIT);
+        alarm::set(if is_deep() { DEEP_LIMIT } else { LIMIT });
         set_up();
         let before = process::open_files();
         body();
@@ -166,4 +169,14 @@ fn say(line: &str) {
 /// `many`, or `few` on a slow virtual machine.
 pub fn count(many: usize, few: usize) -> usize {
     if std::env::var("VIRNETDEVTAP_TEST_VM").as_deref() == Ok("1") { few } else { many }
+}
+
+/// Is there time for many more rounds?
+pub fn is_deep() -> bool {
+    std::env::var("VIRNETDEVTAP_DEEP").as_deref() == Ok("1")
+}
+
+/// [`count`], or as many as one would wish where there is time.
+pub fn rounds(deep: usize, many: usize, few: usize) -> usize {
+    if is_deep() { deep } else { count(many, few) }
 }

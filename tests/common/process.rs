@@ -25,6 +25,11 @@ pub fn open_files() -> BTreeSet<i32> {
     links.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
+/// How many threads this process has.
+pub fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
 /// Runs `call` with room for only this many more open files.
 pub fn with_room_for<T>(files: usize, call: impl FnOnce() -> T) -> T {
     let open = open_files();
@@ -100,6 +105,10 @@ impl Forked {
                 unsafe { libc::_exit(i32::from(!ok)) }
             }
         }
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        self.0
     }
 
     /// Waits until it has ended; fails if `body` did.
