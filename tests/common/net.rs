@@ -1,6 +1,8 @@
 //! Looking at the network namespace from outside the library, and changing it: `ip`, sysfs, link events, frames.
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -114,22 +116,36 @@ impl Events {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol);
         let socket = socket.unwrap();
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32)).unwrap();
+        let _ = setsockopt(&socket, RcvBufForce, &(64 << 20)); // root's, and otherwise there is less room
         Self(socket)
     }
 
     /// What has been told since the last call. The kernel sends an event before the call that causes it returns.
     pub fn take(&self) -> Vec<Event> {
+        self.of_links().0.into_iter().map(|(event, _)| event).collect()
+    }
+
+    /// The same with the index of the link, and whether the kernel had to leave some out for want of room.
+    pub fn of_links(&self) -> (Vec<(Event, i32)>, bool) {
         let mut events = Vec::new();
+        let mut lost = false;
         let mut buffer = [0; 32768];
-        while let Ok(len) = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            assert!(len >= 16);
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(len) => assert!(len >= 32),
+                Err(Errno::ENOBUFS) => {
+                    lost = true;
+                    continue;
+                }
+                Err(_) => return (events, lost),
+            }
+            let index = i32::from_ne_bytes(buffer[20..24].try_into().unwrap());
             match u16::from_ne_bytes([buffer[4], buffer[5]]) {
-                libc::RTM_NEWLINK => events.push(Event::New),
-                libc::RTM_DELLINK => events.push(Event::Deleted),
+                libc::RTM_NEWLINK => events.push((Event::New, index)),
+                libc::RTM_DELLINK => events.push((Event::Deleted, index)),
                 _ => {}
             }
         }
-        events
     }
 }
 

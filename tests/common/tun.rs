@@ -4,6 +4,7 @@ use super::net::sysfs;
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 pub const TUN: u16 = 0x0001;
 pub const TAP: u16 = 0x0002;
@@ -20,6 +21,7 @@ mod raw {
     nix::ioctl_write_int!(tunsetowner, b'T', 204);
     // its number is that of an int, though it takes an ifreq
     nix::ioctl_write_ptr_bad!(tunsetqueue, nix::request_code_write!(b'T', 217, size_of::<libc::c_int>()), libc::ifreq);
+    nix::ioctl_none!(tungetdevnetns, b'T', 227);
     nix::ioctl_write_ptr!(tunattachfilter, b'T', 213, libc::sock_fprog);
 }
 
@@ -38,6 +40,17 @@ pub fn open(name: &str, flags: u16) -> Result<OwnedFd, Errno> {
     open_at("/dev/net/tun", name, flags)
 }
 
+/// [`open`] of a tap that nobody has; whoever looks through all processes may have it for a moment.
+pub fn open_soon(name: &str, flags: u16) -> OwnedFd {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open(name, flags) {
+            Err(Errno::EBUSY) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            result => return result.unwrap(),
+        }
+    }
+}
+
 pub fn open_at(node: &str, name: &str, flags: u16) -> Result<OwnedFd, Errno> {
     let file = File::options().read(true).write(true).open(node).unwrap().into();
     attach(&file, name, flags)?;
@@ -52,8 +65,24 @@ pub fn attach(file: &OwnedFd, name: &str, flags: u16) -> Result<(), Errno> {
 }
 
 pub fn set_persist(queue: &OwnedFd, persist: bool) {
+    try_set_persist(queue, persist).unwrap();
+}
+
+/// The same on a device that somebody may just have deleted.
+pub fn try_set_persist(queue: &OwnedFd, persist: bool) -> Result<(), Errno> {
     // SAFETY: takes its argument by value
-    unsafe { raw::tunsetpersist(queue.as_raw_fd(), persist.into()) }.unwrap();
+    unsafe { raw::tunsetpersist(queue.as_raw_fd(), persist.into()) }.map(drop)
+}
+
+/// Is the device in this network namespace?
+pub fn is_here(queue: &OwnedFd) -> bool {
+    // SAFETY: TUNGETDEVNETNS takes no argument
+    let Ok(there) = (unsafe { raw::tungetdevnetns(queue.as_raw_fd()) }) else { return false };
+    // SAFETY: the kernel has just made it for us
+    let there = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(there) };
+    let (there, here) = (File::from(there), File::open("/proc/thread-self/ns/net").unwrap());
+    std::os::unix::fs::MetadataExt::ino(&there.metadata().unwrap())
+        == std::os::unix::fs::MetadataExt::ino(&here.metadata().unwrap())
 }
 
 /// A persistent device that nobody holds.
