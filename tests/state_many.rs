@@ -22,7 +22,7 @@ fn taps_from_8_threads() {
     for i in 0..taps {
         let name = format!("tap{i}");
         tun::make_owned(&name, FLAGS, 1000);
-        let queue = tun::open(&name, FLAGS).unwrap();
+        let queue = tun::open_soon(&name, FLAGS);
         common::hostile::set_group(queue.as_fd(), 1000).unwrap();
         writeln!(lines, "link set {name} master br0 up mtu {}", 1000 + i).unwrap();
     }
@@ -39,7 +39,7 @@ fn taps_from_8_threads() {
                 for i in (thread..taps).step_by(THREADS) {
                     let name = format!("tap{i}");
                     save(&name).unwrap();
-                    let queue = tun::open(&name, FLAGS).unwrap();
+                    let queue = tun::open_soon(&name, FLAGS);
                     hold(&name, &[queue.try_clone().unwrap()]).unwrap();
                     for attack in ATTACKS.iter().filter(|attack| attack.kind != Kind::Down && attack.name != "MAC") {
                         (attack.run)(queue.as_fd(), None).unwrap();

@@ -1,7 +1,7 @@
 //! Save, hold, restore as a manager calls them; what a device looks like before and after, read without the library.
 
 use super::api::Failure;
-use super::net::{exists, ip, sysfs};
+use super::net::{gone, ip, sysfs};
 use super::tun;
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ pub fn nothing_recorded() {
 /// `ip tuntap del` is told EBUSY as long as anybody has a queue.
 pub fn deletable(name: &str, multi_queue: bool) {
     ip(&format!("tuntap del dev {name} mode tap{}", if multi_queue { " multi_queue" } else { "" }));
-    assert!(!exists(name));
+    assert!(gone(name));
 }
 
 /// Warnings and errors that are logged while this lives.
