@@ -4,11 +4,12 @@
 
 mod common;
 
-use common::api::{ALLOW_EXISTING, C, PERSIST, Rust, TapApi};
+use common::api::{ALLOW_EXISTING, C, Outcome, PERSIST, Rust, TapApi};
 use common::net::{exists, gone, only, soon};
 use common::process::{Forked, open_files, threads};
 use common::state::{DIR, check, discard, hold, list, nothing_recorded, restore, save};
 use common::{figure, rounds, tun};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, alarm, getppid};
@@ -23,22 +24,32 @@ const FLAGS: u16 = tun::TAP | tun::NO_PI;
 /// After this many seconds a child is taken for dead-locked, and ends.
 const DEADLOCK: u32 = 30;
 
+/// A child that was forked meanwhile has the tap, too, until it ends: to be asked again.
+fn patient<T>(call: impl Fn() -> Outcome<T>) -> T {
+    loop {
+        match call() {
+            Err(failure) if failure.errno == Errno::EBUSY => {}
+            result => return result.unwrap(),
+        }
+    }
+}
+
 /// One life of a tap, with every sort of file and lock that the library takes meanwhile.
 fn life(api: &dyn TapApi, name: &str) {
     tun::make(name, FLAGS);
-    save(name).unwrap();
-    let made = api.create(Some(name), None, 1, ALLOW_EXISTING).unwrap();
+    patient(|| save(name));
+    let made = patient(|| api.create(Some(name), None, 1, ALLOW_EXISTING));
     hold(name, &made.queues).unwrap();
     check(name).unwrap();
     api.stats(name).unwrap();
     assert!(list().iter().any(|recorded| recorded == name));
     drop(made);
-    restore(name).unwrap();
-    api.delete(name, None).unwrap();
+    patient(|| restore(name));
+    patient(|| api.delete(name, None));
     let generated = api.create(None, None, 2, PERSIST).unwrap();
     let name = generated.name.clone();
     drop(generated);
-    api.delete(&name, None).unwrap();
+    patient(|| api.delete(&name, None));
 }
 
 /// Lives on in several threads, and calls what does little else than take a lock, as often as can be, until `main` is over.
@@ -85,7 +96,7 @@ fn files_of_a_program(by_fork: bool) -> String {
 /// No program that is started amid calls has a file of the library's.
 fn programs_started_amid_calls() {
     let ours: Vec<_> = open_files().into_iter().map(|fd| fd.to_string()).collect();
-    let count = rounds(3000, 300, 30);
+    let count = rounds(3000, 200, 30);
     let ((), lives) = amid_calls(|| {
         for i in 0..count {
             let text = files_of_a_program(i % 2 == 0);
@@ -104,7 +115,7 @@ fn programs_started_amid_calls() {
 
 /// A child that goes on with the library does all that its parent can.
 fn children_that_go_on() {
-    let count = rounds(4000, 400, 40);
+    let count = rounds(3000, 200, 30);
     let mut slowest = Duration::ZERO;
     let ((), lives) = amid_calls(|| {
         for i in 0..count {
