@@ -8,7 +8,7 @@ use common::api::{ALLOW_EXISTING, C, Outcome, PERSIST, Rust, TapApi};
 use common::net::{exists, gone, only, soon};
 use common::process::{Forked, open_files, threads};
 use common::state::{DIR, check, discard, hold, list, nothing_recorded, restore, save};
-use common::{figure, rounds, tun};
+use common::{figure, is_deep, rounds, tun};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -23,6 +23,12 @@ use virnetdevtap::host::set_log_func;
 const FLAGS: u16 = tun::TAP | tun::NO_PI;
 /// After this many seconds a child is taken for dead-locked, and ends.
 const DEADLOCK: u32 = 30;
+
+/// The rounds of a test that has no more time than this.
+fn in_time(rounds: usize) -> impl Iterator<Item = usize> {
+    let end = Instant::now() + Duration::from_secs(if is_deep() { 120 } else { 12 });
+    (0..rounds).take_while(move |_| Instant::now() < end)
+}
 
 /// A child that was forked meanwhile has the tap, too, until it ends: to be asked again.
 fn patient<T>(call: impl Fn() -> Outcome<T>) -> T {
@@ -96,9 +102,10 @@ fn files_of_a_program(by_fork: bool) -> String {
 /// No program that is started amid calls has a file of the library's.
 fn programs_started_amid_calls() {
     let ours: Vec<_> = open_files().into_iter().map(|fd| fd.to_string()).collect();
-    let count = rounds(3000, 200, 30);
-    let ((), lives) = amid_calls(|| {
-        for i in 0..count {
+    let (count, lives) = amid_calls(|| {
+        let mut count = 0;
+        for i in in_time(rounds(3000, 200, 30)) {
+            count += 1;
             let text = files_of_a_program(i % 2 == 0);
             for line in text.lines().filter(|line| line.contains(" -> ")) {
                 let (left, target) = line.split_once(" -> ").unwrap();
@@ -107,6 +114,7 @@ fn programs_started_amid_calls() {
                 assert!(own, "a program has {line}");
             }
         }
+        count
     });
     figure(&format!("{count} programs started amid {lives} lives of taps: none has a file of the library's"));
     nothing_recorded();
@@ -115,10 +123,11 @@ fn programs_started_amid_calls() {
 
 /// A child that goes on with the library does all that its parent can.
 fn children_that_go_on() {
-    let count = rounds(3000, 200, 30);
     let mut slowest = Duration::ZERO;
-    let ((), lives) = amid_calls(|| {
-        for i in 0..count {
+    let (count, lives) = amid_calls(|| {
+        let mut count = 0;
+        for i in in_time(rounds(3000, 200, 30)) {
+            count += 1;
             let start = Instant::now();
             let child = Forked::run(|| {
                 alarm::set(DEADLOCK);
@@ -134,6 +143,7 @@ fn children_that_go_on() {
             child.join();
             slowest = slowest.max(start.elapsed());
         }
+        count
     });
     figure(&format!("{count} children that fork only amid {lives} lives of taps, the slowest took {} ms", slowest.as_millis()));
     nothing_recorded();
@@ -144,9 +154,10 @@ fn children_that_go_on() {
 fn orphans() {
     // SAFETY: a system call without pointers
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
-    let count = rounds(500, 60, 10);
     let test = Pid::this();
-    for i in 0..count {
+    let mut count = 0;
+    for i in in_time(rounds(500, 60, 10)) {
+        count += 1;
         let manager = Forked::run(|| {
             for thread in 0..4 {
                 std::thread::spawn(move || {
@@ -185,7 +196,7 @@ fn orphans() {
 /// for more.
 fn thread_of_a_removal() {
     let before = threads();
-    for i in 0..rounds(200, 20, 3) {
+    for i in in_time(rounds(200, 20, 3)) {
         let api: &dyn TapApi = if i % 2 == 0 { &Rust } else { &C };
         tun::make("tap0", FLAGS);
         api.delete("tap0", None).unwrap();

@@ -8,7 +8,7 @@ use super::attr::{self, Request, i32_at};
 use super::ifname::IfName;
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceBox;
 
 const GENLMSGHDR: usize = 4; // u8 command, u8 version, two reserved
 const VERSION: u8 = 1;
@@ -50,8 +50,8 @@ pub(crate) fn decode(message: &[u8]) -> Option<(i32, IfName)> {
 
 /// The number that this kernel has for the generic netlink family "ethtool".
 fn ethtool_family(netlink: &mut Netlink) -> Result<u16, Errno> {
-    static FAMILY: OnceCell<u16> = OnceCell::new(); // does not change while the kernel runs
-    FAMILY.get_or_try_init(|| find_family(netlink, "ethtool").map_err(Errno::from)).copied()
+    static FAMILY: OnceBox<u16> = OnceBox::new(); // does not change while the kernel runs
+    FAMILY.get_or_try_init(|| find_family(netlink, "ethtool").map(Box::new).map_err(Errno::from)).copied()
 }
 
 fn find_family(netlink: &mut Netlink, name: &str) -> Result<u16, Refusal> {
