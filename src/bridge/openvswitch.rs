@@ -65,11 +65,15 @@ impl Vsctl {
     fn run(&self) -> std::result::Result<String, (Errno, String)> {
         let finished = command::run("ovs-vsctl", &self.0, LIMIT)?;
         // the database took it but the switch could not do it; ovs-vsctl exits with 0 all the same
-        if finished.stderr.contains("Error detected while setting up") {
+        if finished.stderr.lines().any(|line| says(line, "Error detected while setting up")) {
             return Err((Errno::EIO, command::last_words("ovs-vsctl", &finished)));
         }
         Ok(finished.stdout)
     }
+}
+
+fn says(line: &str, what: &str) -> bool {
+    line.strip_prefix("ovs-vsctl: ").unwrap_or(line).starts_with(what)
 }
 
 /// Adds the tap to the bridge. With `move_port` it is first taken from wherever it is, in the same transaction. The
@@ -142,7 +146,7 @@ pub(super) fn read(tap: &IfName) -> Result<Option<OvsPort>> {
         .words(&INTERFACE_COLUMNS);
     match vsctl.run() {
         Ok(output) => Ok(parse(&output)),
-        Err((_, why)) if why.contains("no interface named") => Ok(None),
+        Err((_, why)) if says(&why, "no interface named") => Ok(None),
         Err((errno, why)) => Err(Error::internal(errno, format!("Unable to find the OVS bridge of {tap}: {why}"))),
     }
 }

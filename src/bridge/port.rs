@@ -2,13 +2,12 @@
 
 use super::openvswitch::{self, OvsPort};
 use crate::error::{Context, Error, Result};
-use crate::json::json_object;
+use crate::json::{Members, json_object};
 use crate::kernel::IfName;
 use crate::kernel::bridge::{self, BACKUP_PORT, FdbEntry, PORT_OPTIONS, Vlan};
 use crate::kernel::link::{self, By, IFLA_MASTER, Link};
 use crate::kernel::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
-use std::collections::BTreeMap;
 
 /// A port: which master it belongs to, and for a Linux bridge its options, VLANs and fixed forwarding entries.
 ///
@@ -17,7 +16,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Port {
     pub master: Master,
     /// By bridge(8)'s names. Options that this kernel does not know are missing.
-    options: BTreeMap<String, u32>,
+    options: Members<u32>,
     vlans: Vec<Vlan>,
     fdb: Vec<FdbEntry>,
     /// Open vSwitch's records for the port.
@@ -46,7 +45,7 @@ impl Port {
     /// A port of Open vSwitch, which with its userspace datapath has no master.
     pub(super) fn openvswitch(ovs: OvsPort) -> Self {
         let master = Master { name: String::new(), ifindex: 0, kind: OPENVSWITCH.to_owned() };
-        Self { master, options: BTreeMap::new(), vlans: Vec::new(), fdb: Vec::new(), ovs: Some(ovs) }
+        Self { master, options: Members::default(), vlans: Vec::new(), fdb: Vec::new(), ovs: Some(ovs) }
     }
 
     /// What people call the bridge.
@@ -63,7 +62,7 @@ pub(crate) fn read(netlink: &mut Netlink, link: &Link) -> Result<Option<Port>> {
     let master = master.ok_or_else(|| Error::system(Errno::EAGAIN, failed()))?;
     let mut port = Port {
         master: Master { name: name_of(&master), ifindex: index, kind: kind_of(&master) },
-        options: BTreeMap::new(),
+        options: Members::default(),
         vlans: Vec::new(),
         fdb: Vec::new(),
         ovs: None,
@@ -90,15 +89,12 @@ fn kind_of(link: &Link) -> String {
     link.kind.clone().unwrap_or_default()
 }
 
-fn options(link: &Link) -> BTreeMap<String, u32> {
-    let mut options = BTreeMap::new();
-    options.insert(BACKUP_PORT.name.to_owned(), 0);
-    for option in &PORT_OPTIONS {
-        if let Some(value) = option.read(&link.port_data) {
-            options.insert(option.name.to_owned(), value);
-        }
-    }
-    options
+fn options(link: &Link) -> Members<u32> {
+    let read = PORT_OPTIONS.iter().filter_map(|option| {
+        let none = (option.name == BACKUP_PORT.name).then_some(0); // of which the kernel does not speak
+        Some((option.name.to_owned(), option.read(&link.port_data).or(none)?))
+    });
+    Members(read.collect())
 }
 
 /// None at all where the kernel was built without VLAN filtering.
@@ -234,7 +230,7 @@ pub(crate) fn changes(before: Option<&Port>, now: Option<&Port>) -> Vec<String> 
         changes.push("Open vSwitch's records of the port".to_owned());
     }
     let show = |value: Option<&u32>| value.map_or("none".to_owned(), u32::to_string);
-    for (name, value) in &before.options {
+    for (name, value) in &before.options.0 {
         let value_now = now.options.get(name);
         if value_now != Some(value) {
             changes.push(format!("port option {name} {value} became {}", show(value_now)));
@@ -286,7 +282,7 @@ mod tests {
                 bridge fdb add 52:54:00:00:00:02 dev tap0 master static sticky");
             let (ifindex, before) = tap0(netlink);
             let port = before.clone().expect("in a bridge");
-            assert_eq!((port.options["cost"], port.options["isolated"], port.options["learning"]), (77, 1, 0));
+            assert_eq!(["cost", "isolated", "learning"].map(|name| port.options.get(name)), [Some(&77), Some(&1), Some(&0)]);
             assert_eq!(port.fdb.len(), 2, "{port:?}");
             assert_eq!(Port::from_json(&port.to_json()), Ok(port));
 

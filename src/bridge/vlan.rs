@@ -27,13 +27,13 @@ pub struct VlanConfig {
 }
 
 impl VlanConfig {
-    /// All VLANs that the port of a Linux bridge shall be in.
+    /// All VLANs that the port of a Linux bridge shall be in, in rising order.
     pub(super) fn for_linux(&self) -> Result<Vec<Vlan>> {
         let mut vlans: Vec<Vlan> = Vec::new();
         let mut insert = |tag, pvid, untagged| -> Result<()> {
             let vid = vid(tag)?;
-            if vlans.iter().all(|vlan| vlan.vid != vid) {
-                vlans.push(Vlan { vid, pvid, untagged });
+            if let Err(at) = vlans.binary_search_by_key(&vid, |vlan| vlan.vid) {
+                vlans.insert(at, Vlan { vid, pvid, untagged });
             }
             Ok(())
         };
@@ -45,7 +45,6 @@ impl VlanConfig {
         } else if let Some(tag) = self.tags.first() {
             insert(*tag, true, true)?;
         }
-        vlans.sort_unstable();
         Ok(vlans)
     }
 

@@ -4,14 +4,14 @@
 
 mod text;
 
-use std::collections::BTreeMap;
 pub(crate) use text::quoted;
 
 /// The error says what is wrong, and where.
 pub(crate) type Parsed<T> = Result<T, String>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Value {
+    #[default]
     Null,
     Bool(bool),
     /// As it is written.
@@ -21,14 +21,9 @@ pub(crate) enum Value {
     Object(Object),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Object(Vec<(String, Value)>);
+pub(crate) type Object = Members<Value>;
 
 impl Object {
-    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value)
-    }
-
     /// Adds a member, or replaces the one that has this name.
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         match self.0.iter_mut().find(|(own, _)| own == name) {
@@ -192,17 +187,24 @@ impl Json for (String, String) {
     }
 }
 
-impl<T: Json> Json for BTreeMap<String, T> {
+/// An object whose members are not known beforehand.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Members<T>(pub Vec<(String, T)>);
+
+impl<T> Members<T> {
+    pub(crate) fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+}
+
+impl<T: Json> Json for Members<T> {
     fn to_json(&self) -> Value {
-        Value::Object(Object(self.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()))
+        Value::Object(Members(self.0.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()))
     }
 
     fn from_json(value: &Value) -> Parsed<Self> {
-        let mut map = Self::new();
-        for (name, value) in &value.as_object()?.0 {
-            map.insert(name.clone(), T::from_json(value).map_err(|why| within(name, &why))?);
-        }
-        Ok(map)
+        let read = |(name, value): &(String, _)| Ok((name.clone(), T::from_json(value).map_err(|why| within(name, &why))?));
+        value.as_object()?.0.iter().map(read).collect::<Parsed<_>>().map(Self)
     }
 }
 

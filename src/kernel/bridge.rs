@@ -189,7 +189,7 @@ pub(crate) fn fdb(netlink: &mut Netlink, ifindex: i32, bridge: i32) -> Result<Ve
     found.sorted()
 }
 
-/// What the messages of a dump tell.
+/// What the messages of a dump tell, in order.
 struct Found<T> {
     items: Vec<T>,
     odd: bool,
@@ -206,13 +206,17 @@ impl<T: Ord> Found<T> {
     fn add<I: IntoIterator<Item = T>>(&mut self, message: Option<&[u8]>, decode: impl FnOnce(&[u8]) -> Result<I, Errno>) {
         match message.map(decode) {
             None => *self = Self::default(),
-            Some(Ok(items)) => self.items.extend(items),
+            Some(Ok(items)) => items.into_iter().for_each(|item| self.insert(item)),
             Some(Err(_)) => self.odd = true,
         }
     }
 
-    fn sorted(mut self) -> Result<Vec<T>, Errno> {
-        self.items.sort_unstable();
+    fn insert(&mut self, item: T) {
+        let (Ok(at) | Err(at)) = self.items.binary_search(&item);
+        self.items.insert(at, item);
+    }
+
+    fn sorted(self) -> Result<Vec<T>, Errno> {
         if self.odd { Err(Errno::EBADMSG) } else { Ok(self.items) }
     }
 }

@@ -1,13 +1,14 @@
 //! Network namespaces and the boot: where and when an interface index means something.
 
 use super::netlink::Netlink;
-use super::sys::{io_errno, read_small, without_signals};
+use super::sys::{duplicate, read_small, start_thread};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use once_cell::race::OnceBox;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// A number that no other network namespace of this boot has: its cookie (Linux 5.14).
 pub(crate) fn cookie(netlink: &Netlink) -> Result<u64, Errno> {
@@ -35,14 +36,16 @@ pub(crate) fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> 
 /// A netlink socket in another network namespace, opened by a thread of its own that ends with it. Takes CAP_SYS_ADMIN
 /// there.
 pub(crate) fn netlink_in(netns: BorrowedFd<'_>) -> Result<Netlink, Errno> {
-    let netns = netns.try_clone_to_owned().map_err(io_errno)?;
-    let open = move || {
+    let netns = duplicate(netns)?;
+    let slot = Arc::new(OnceLock::new());
+    let opened = Arc::clone(&slot);
+    let thread = start_thread(Box::new(move || {
         // SAFETY: setns() takes a file and a number, and moves only this thread
         Errno::result(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })?;
-        Netlink::open()
-    };
-    let thread = without_signals(|| std::thread::Builder::new().spawn(open));
-    thread.map_err(io_errno)?.join().unwrap_or(Err(Errno::EFAULT))
+        opened.set(Netlink::open()?).map_err(|_| Errno::EEXIST)
+    }));
+    thread?.join().unwrap_or(Err(Errno::EFAULT))?;
+    Arc::into_inner(slot).and_then(OnceLock::into_inner).ok_or(Errno::EFAULT)
 }
 
 /// The id of this boot, which no other boot has.

@@ -33,7 +33,7 @@ pub(crate) enum Sign {
 
 impl Sign {
     pub(crate) fn of_tap(name: &IfName) -> Self {
-        Self::Line(format!("\niff:\t{name}\n"))
+        Self::Line(format!("iff:\t{name}"))
     }
 
     #[cfg(feature = "preload")]
@@ -47,7 +47,7 @@ impl Sign {
                 let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
                 let read = fs::File::open(process.join("fdinfo").join(fd)).and_then(|mut file| file.read(&mut buffer));
                 let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
-                text.is_some_and(|text| text.contains(line))
+                text.is_some_and(|text| text.lines().any(|other| other == line))
             }
             #[cfg(feature = "preload")]
             Self::Node(node) => fs::read_link(process.join("fd").join(fd)).is_ok_and(|path| path == *node),
@@ -78,7 +78,6 @@ pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
         let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
         found.push(Holder { pid, comm: comm.trim_end().to_owned(), fd });
     }
-    found.sort_unstable_by_key(|holder| holder.pid);
     Ok(found)
 }
 

@@ -11,15 +11,13 @@
 
 use super::attr::Request;
 use super::netlink::{Netlink, Received, Refusal, is_shortage};
-use super::sys::without_signals;
+use super::sys::start_thread;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_ECHO, NLM_F_REQUEST};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
-/// Much more than one system call needs; the C library wants at least 16 KiB.
-const STACK: usize = 64 * 1024;
 /// How long to wait for an answer before looking whether the thread could send the request at all.
 const LOOK: u16 = 100;
 
@@ -91,11 +89,11 @@ impl Netlink {
 /// Starts a thread that sends the bytes with a single system call, and ends with what came of that. None: there is no
 /// thread to be had.
 fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<Sender> {
-    let send = move || {
+    let send = Box::new(move || {
         // SAFETY: the bytes live until the call is over. The file is open until the kernel has answered the request, for
         // which it has to have looked it up; should the call fail, the caller joins this thread before it closes anything.
         let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) };
         Errno::result(sent).map(drop)
-    };
-    without_signals(|| Builder::new().name("tap-delete".into()).stack_size(STACK).spawn(send).ok().map(Sender))
+    });
+    start_thread(send).ok().map(Sender)
 }

@@ -6,6 +6,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::thread::{Builder, JoinHandle};
 
 /// Another number for the same open file, close-on-exec.
 pub(crate) fn duplicate(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
@@ -52,6 +53,17 @@ pub(crate) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_ch
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),
     }
+}
+
+/// What a thread of ours is for.
+pub(super) type Work = Box<dyn FnOnce() -> Result<(), Errno> + Send>;
+
+/// Starts a thread that does no more than some system calls. None of the process's signal handlers runs there.
+pub(super) fn start_thread(work: Work) -> Result<JoinHandle<Result<(), Errno>>, Errno> {
+    /// Much more than that needs; the C library wants at least 16 KiB.
+    const STACK: usize = 64 * 1024;
+    let thread = Builder::new().name("tap".into()).stack_size(STACK);
+    without_signals(|| thread.spawn(work)).map_err(io_errno)
 }
 
 /// A new thread has the signal mask of the one that starts it: none of the process's handlers shall run there.

@@ -34,10 +34,9 @@ impl NameRequest {
     /// None asks for "vnet%d". A name with "%d" and no other "%" is a template; anything else has to be a valid name.
     pub fn parse(name: Option<&[u8]>) -> Result<Self> {
         let Some(name) = name else { return Template::new(PREFIX, "", PREFIX.as_bytes()).map(Self::Generate) };
-        match std::str::from_utf8(name).ok().and_then(|text| text.split_once("%d")) {
-            Some((prefix, suffix)) if !prefix.contains('%') && !suffix.contains('%') => {
-                Template::new(prefix, suffix, name).map(Self::Generate)
-            }
+        let parts = std::str::from_utf8(name).ok().and_then(|text| text.split_once('%'));
+        match parts.and_then(|(prefix, rest)| Some((prefix, rest.strip_prefix('d')?))) {
+            Some((prefix, suffix)) if !suffix.contains('%') => Template::new(prefix, suffix, name).map(Self::Generate),
             _ => interface_name(name).map(Self::Exact),
         }
     }
