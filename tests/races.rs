@@ -149,6 +149,7 @@ fn renamed_while_it_is_made(api: &dyn TapApi) {
         };
         let names: Vec<_> = made.queues.iter().map(|queue| api.name_of(queue.as_fd()).unwrap()).collect();
         assert!(names.iter().all(|name| name == "tap0" || name == "udev0"));
+        assert_eq!(ip("-j link show type tun").matches("\"ifname\"").count(), 1, "all queues are of one device");
         let index = common::net::sysfs(names.last().unwrap(), "ifindex");
         assert!(index.is_some() || exists("udev0"), "{names:?}");
         if made.name == "tap0" {

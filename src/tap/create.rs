@@ -164,30 +164,46 @@ fn finish(name: IfName, first: OwnedFd, tunpath: &CStr, queues: usize, flags: Cr
 impl Tap {
     /// Opens queues until there are `wanted`. Should somebody (udev, say) rename the device meanwhile, the first queue
     /// tells the new name.
+    ///
+    /// TUNSETIFF would make a device of the old name then, which goes again with its queue. That is so rare that it is only
+    /// looked for when all are open: another question for each queue is felt where there are hundreds.
     fn attach_rest(&mut self, tunpath: &CStr, wanted: usize, flags: TunFlags) -> Result<()> {
+        const TRIES: usize = 8;
         let failed = |name: &IfName| format!("Unable to create multiple fds for tap device {name}");
-        while self.queues.len() < wanted {
-            let queue = open::clone_device(tunpath)?;
-            if let Err(errno) = open::set_iff_existing(queue.as_fd(), &self.name, flags) {
-                let name = self.current_name()?;
-                if name == self.name {
-                    return Err(Error::system(errno, failed(&name)));
+        for _ in 0..TRIES {
+            while self.queues.len() < wanted {
+                let queue = open::clone_device(tunpath)?;
+                if let Err(errno) = tun::set_iff(queue.as_fd(), &self.name, flags) {
+                    let name = self.current_name()?;
+                    if name == self.name {
+                        return Err(Error::system(errno, failed(&name)));
+                    }
+                    self.name = name;
+                    continue;
                 }
-                self.name = name;
-                continue;
+                self.queues.push(queue);
             }
-            self.queues.push(queue);
-        }
-        if self.queues.len() > 1 {
-            self.name = self.current_name()?;
-            for queue in &self.queues {
-                let (name, _) = tun::get_iff(queue.as_fd()).context(|| failed(&self.name))?;
-                if name != self.name {
-                    return Err(Error::system(Errno::EAGAIN, format!("{}, it was renamed meanwhile", failed(&name))));
-                }
+            if self.queues.len() < 2 || self.all_are_of_one_device()? {
+                return Ok(());
             }
         }
-        Ok(())
+        Err(Error::system(Errno::EAGAIN, format!("{}, it was renamed meanwhile", failed(&self.name))))
+    }
+
+    /// False: queues of other devices were closed.
+    ///
+    /// A new device that has lost its name does not get it back while a queue of ours holds the one that was made under that
+    /// name: if the first and the last queue are of one device, all are.
+    fn all_are_of_one_device(&mut self) -> Result<bool> {
+        self.name = self.current_name()?;
+        let name = self.name;
+        let has_name = |queue: &OwnedFd| tun::get_iff(queue.as_fd()).is_ok_and(|(attached, _)| attached == name);
+        if matches!(self.before, Before::Absent { .. }) && self.queues.last().is_some_and(has_name) {
+            return Ok(true);
+        }
+        let before = self.queues.len();
+        self.queues.retain(has_name);
+        Ok(self.queues.len() == before)
     }
 
     fn current_name(&self) -> Result<IfName> {
