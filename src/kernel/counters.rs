@@ -70,17 +70,18 @@ pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>,
 
 /// RTM_GETSTATS of all interfaces, by index. `each` is told by None that it starts over.
 pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<(i32, Stats)>)) -> Result<(), Errno> {
-    let dumped = netlink.dump(
+    let mut odd = false;
+    netlink.dump(
         libc::RTM_GETSTATS,
         &if_stats_msg(0),
         |_| {},
         |message| match message.map(|message| attr::i32_at(message, 4).zip(decode(message))) {
             None => each(None),
             Some(Some(interface)) => each(Some(interface)),
-            Some(None) => {}
+            Some(None) => odd = true,
         },
-    );
-    dumped.map_err(Errno::from)
+    )?;
+    if odd { Err(Errno::EBADMSG) } else { Ok(()) }
 }
 
 fn raw_index(netlink: &Netlink, name: &IfName) -> Result<i32, Errno> {

@@ -13,7 +13,10 @@ const ATTEMPTS: u32 = 10_000;
 
 /// The number of the last generated or reserved name. One counter for all templates, as in libvirt; never goes back
 /// except to start over, so that a name is not used again soon after its device is gone.
-static LAST_ID: AtomicI64 = AtomicI64::new(-1);
+static LAST_ID: LastId = LastId(AtomicI64::new(-1));
+
+#[derive(Debug)]
+struct LastId(AtomicI64);
 
 /// Which name a device to be created shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,21 +71,27 @@ impl Template {
     fn next(&self) -> String {
         let Self { prefix, suffix, max_id } = self;
         let libvirts = host::libvirt().and_then(|host| host.generate_name(&format!("{prefix}%d{suffix}")));
-        libvirts.unwrap_or_else(|| format!("{prefix}{}{suffix}", next_id(*max_id)))
+        libvirts.unwrap_or_else(|| format!("{prefix}{}{suffix}", LAST_ID.next(*max_id)))
     }
 }
 
-fn next_id(max: i64) -> i64 {
-    let next = |last: i64| if last >= max { 0 } else { last.saturating_add(1) };
-    LAST_ID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(0, next)
+impl LastId {
+    fn next(&self, max: i64) -> i64 {
+        let next = |last: i64| if last >= max { 0 } else { last.saturating_add(1) };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(0, next)
+    }
+
+    fn reserve(&self, name: &str) {
+        let id = name.strip_prefix(PREFIX).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        if let Some(id) = id.and_then(|digits| digits.parse::<i32>().ok()) {
+            self.0.fetch_max(id.into(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// Keeps a name like "vnet7" from being generated: later ones have higher numbers. Other names are ignored.
 pub fn reserve(name: &str) {
-    let id = name.strip_prefix(PREFIX).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-    if let Some(id) = id.and_then(|digits| digits.parse::<i32>().ok()) {
-        LAST_ID.fetch_max(id.into(), Ordering::Relaxed);
-    }
+    LAST_ID.reserve(name);
 }
 
 /// Checks the name of an interface.
@@ -132,15 +141,12 @@ mod tests {
 
     #[test]
     fn counting() {
-        reserve("vnet41");
-        reserve("vnet7");
-        reserve("vnet");
-        reserve("vnet99x");
-        reserve("vnet-1");
-        reserve("vnet99999999999999999999");
-        reserve("macvtap500");
-        assert_eq!(next_id(1000), 42);
-        assert_eq!(next_id(43), 43);
-        assert_eq!(next_id(43), 0);
+        let last = LastId(AtomicI64::new(-1));
+        for name in ["vnet41", "vnet7", "vnet", "vnet99x", "vnet-1", "vnet99999999999999999999", "macvtap500"] {
+            last.reserve(name);
+        }
+        assert_eq!(last.next(1000), 42);
+        assert_eq!(last.next(43), 43);
+        assert_eq!(last.next(43), 0);
     }
 }
