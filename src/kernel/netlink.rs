@@ -184,10 +184,14 @@ impl Netlink {
     ) -> Result<(), Refusal> {
         let mut request = Request::new(message_type, NLM_F_REQUEST | NLM_F_DUMP, family_header);
         fill(&mut request);
+        self.until_dumped(&request, &mut each)
+    }
+
+    fn until_dumped(&mut self, request: &Request, each: &mut dyn FnMut(Option<&[u8]>)) -> Result<(), Refusal> {
         let mut parts = Parts::new(usize::MAX);
         let mut shortages = 0_u32;
         for _ in 0..DUMP_TRIES {
-            self.send(&request)?;
+            self.send(request)?;
             match self.receive_dump(&mut parts, |payload| each(Some(payload))) {
                 Err(Refusal { errno: Errno::EINTR, .. }) => each(None),
                 Err(refusal) if is_shortage(refusal.errno) || refusal.errno == Errno::EBUSY => {

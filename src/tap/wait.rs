@@ -42,15 +42,13 @@ pub(crate) fn until_free<T>(
 ) -> Result<T> {
     let mut patience = Patience::new(tunpath, limit);
     loop {
-        let last = attempt()?;
-        if let Attempt::Done(done) = last {
-            return Ok(done);
-        }
+        let is_held = match attempt()? {
+            Attempt::Done(done) => return Ok(done),
+            Attempt::Held => true,
+            Attempt::Changed => false,
+        };
         if !patience.again() {
-            return Err(match last {
-                Attempt::Changed => changing(&failed()),
-                _ => held(name, &failed()),
-            });
+            return Err(if is_held { held(name, &failed()) } else { changing(&failed()) });
         }
     }
 }
