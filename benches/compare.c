@@ -45,9 +45,11 @@ static struct library ours = {.who = "ours"}, libvirt = {.who = "libvirt"};
 static struct library *const both[] = {&ours, &libvirt};
 static __typeof__(virNetDevTapDeleteList) *delete_list;
 static __typeof__(virNetDevTapInterfaceStatsList) *stats_list;
+static __typeof__(virNetDevTapGetPersist) *get_persist;
 static __typeof__(virNetDevTapStateSave) *save;
 static __typeof__(virNetDevTapStateHold) *hold;
 static __typeof__(virNetDevTapStateRestore) *restore;
+static __typeof__(virNetDevTapStateRestoreList) *restore_list;
 static int route; /* a rtnetlink socket */
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
@@ -82,6 +84,14 @@ static void report(const char *test, int n, const char *who, double *times, int 
     fflush(stdout);
 }
 
+/* For what nobody shall ever meet: the worst of all samples */
+static void report_worst(const char *test, int n, const char *who, double *times, int count)
+{
+    qsort(times, count, sizeof(*times), by_value);
+    printf("%s,%d,%s,%.1f,%d\n", test, n, who, times[count - 1], count);
+    fflush(stdout);
+}
+
 static void *symbol(void *library, const char *name)
 {
     void *found = dlsym(library, name);
@@ -104,6 +114,8 @@ static void load(struct library *library, const char *path)
     if (library == &ours) {
         delete_list = symbol(handle, "virNetDevTapDeleteList");
         stats_list = symbol(handle, "virNetDevTapInterfaceStatsList");
+        get_persist = symbol(handle, "virNetDevTapGetPersist");
+        restore_list = symbol(handle, "virNetDevTapStateRestoreList");
         save = symbol(handle, "virNetDevTapStateSave");
         hold = symbol(handle, "virNetDevTapStateHold");
         restore = symbol(handle, "virNetDevTapStateRestore");
@@ -314,6 +326,54 @@ static void raw_stats(int ifindex)
     }
 }
 
+/* What has nothing to do with the other interfaces of the host, of which there are so many */
+static void among(int interfaces)
+{
+    double create[2][SAMPLES], delete[2][SAMPLES], persist[SAMPLES], saving[SAMPLES];
+    char dir[] = "/run/benchXXXXXX";
+    int samples = 15;
+
+    if (!mkdtemp(dir))
+        die("mkdtemp");
+    for (int i = 0; i < samples; i++) {
+        for (int turn = 0; turn < 2; turn++) {
+            int k = (i + turn) % 2, fd;
+            char *name = strdup("among%d");
+            double start = now();
+            bool yes;
+
+            if (both[k]->create(&name, TUN, &fd, 1, VIR_NETDEV_TAP_CREATE_PERSIST) < 0)
+                die("%s: create", both[k]->who);
+            create[k][i] = now() - start;
+            close(fd);
+            if (k == 0) {
+                start = now();
+                if (get_persist(name, &yes) < 0)
+                    die("get persist");
+                persist[i] = now() - start;
+                start = now();
+                if (save(name, dir) < 0)
+                    die("save");
+                saving[i] = now() - start;
+                if (restore(name, TUN, dir, VIR_NETDEV_TAP_RESTORE_LEAVE, NULL) < 0)
+                    die("restore");
+            }
+            start = now();
+            if (both[k]->delete(name, TUN) < 0)
+                die("%s: delete", both[k]->who);
+            delete[k][i] = now() - start;
+            free(name);
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        report("create-among", interfaces, both[k]->who, create[k], samples);
+        report("delete-among", interfaces, both[k]->who, delete[k], samples);
+    }
+    report("get-persist-among", interfaces, "ours", persist, samples);
+    report("save-among", interfaces, "ours", saving, samples);
+    rmdir(dir);
+}
+
 static void statistics(int interfaces)
 {
     double times[3][SAMPLES];
@@ -362,6 +422,7 @@ static void statistics(int interfaces)
                 die("libvirt: statistics of all");
         times[1][i] = now() - start;
     }
+    among(interfaces);
     report("stats-all", interfaces, "ours", times[0], all_samples);
     report("stats-all", interfaces, "libvirt", times[1], libvirt_samples);
     report("stats-all", interfaces, "floor", times[2], all_samples);
@@ -397,52 +458,111 @@ static void *watch_others(void *longest)
     return NULL;
 }
 
+static pthread_t start_watching(double *longest)
+{
+    pthread_t other;
+
+    *longest = 0;
+    atomic_store(&watching, true);
+    pthread_create(&other, NULL, watch_others, longest);
+    return other;
+}
+
+static void stop_watching(pthread_t other)
+{
+    atomic_store(&watching, false);
+    pthread_join(other, NULL);
+}
+
+/* Each sample twice: to see how long it takes, and how long others have to wait. What takes libvirt long is done once. */
 static void deleting_many(int taps)
 {
-    int samples = taps <= 10 ? 11 : taps <= 100 ? 5 : taps <= 1000 ? 3 : 1, libvirt_samples = taps <= 10 ? 5 : 1;
-    double times[3][SAMPLES], longest[SAMPLES] = {0};
+    int samples = taps <= 10 ? 11 : taps <= 100 ? 5 : 3, libvirt_samples = taps <= 10 ? 5 : 1;
+    double times[3][SAMPLES], longest[3][SAMPLES];
     char(*names)[IFNAMSIZ] = calloc(taps, IFNAMSIZ);
     const char **list = calloc(taps, sizeof(*list));
+    double ignored;
 
     for (int i = 0; i < taps; i++) {
         snprintf(names[i], IFNAMSIZ, "t%d", i);
         list[i] = names[i];
     }
     for (int i = 0; i < samples; i++) {
+        for (int watched = 0; watched < 2; watched++) {
+            pthread_t other;
+            double start;
+
+            make_taps(0, taps);
+            if (watched)
+                other = start_watching(&longest[2][i]);
+            start = now();
+            remove_taps(0, taps);
+            *(watched ? &ignored : &times[2][i]) = now() - start;
+            if (watched)
+                stop_watching(other);
+            make_taps(0, taps);
+            if (watched)
+                other = start_watching(&longest[0][i]);
+            start = now();
+            if (delete_list(list, taps, TUN, NULL) < 0)
+                die("ours: delete %d", taps);
+            *(watched ? &ignored : &times[0][i]) = now() - start;
+            if (watched)
+                stop_watching(other);
+        }
+    }
+    for (int i = 0; i < libvirt_samples; i++) {
         pthread_t other;
         double start;
 
         make_taps(0, taps);
-        start = now();
-        remove_taps(0, taps);
-        times[2][i] = now() - start;
-        make_taps(0, taps);
-        start = now();
-        if (delete_list(list, taps, TUN, NULL) < 0)
-            die("ours: delete %d", taps);
-        times[0][i] = now() - start;
-        make_taps(0, taps);
-        atomic_store(&watching, true);
-        pthread_create(&other, NULL, watch_others, &longest[i]);
-        if (delete_list(list, taps, TUN, NULL) < 0)
-            die("ours: delete %d", taps);
-        atomic_store(&watching, false);
-        pthread_join(other, NULL);
-    }
-    for (int i = 0; i < libvirt_samples; i++) {
-        double start;
-
-        make_taps(0, taps);
+        other = start_watching(&longest[1][i]);
         start = now();
         for (int j = 0; j < taps; j++)
             if (libvirt.delete(list[j], TUN) < 0)
                 die("libvirt: delete %d", taps);
         times[1][i] = now() - start;
+        stop_watching(other);
     }
     report("delete-many", taps, "ours", times[0], samples);
     report("delete-many", taps, "libvirt", times[1], libvirt_samples);
     report("delete-many", taps, "floor", times[2], samples);
-    report("delete-many-longest-stall", taps, "ours", longest, samples);
+    report_worst("delete-many-longest-stall", taps, "ours", longest[0], samples);
+    report_worst("delete-many-longest-stall", taps, "libvirt", longest[1], libvirt_samples);
+    report_worst("delete-many-longest-stall", taps, "floor", longest[2], samples);
+    free(names);
+    free(list);
+}
+
+/* Taps that were not there before the hypervisor, and are still there after it */
+static void restoring_many(int taps)
+{
+    int samples = taps <= 10 ? 11 : taps <= 100 ? 5 : 3;
+    char(*names)[IFNAMSIZ] = calloc(taps, IFNAMSIZ);
+    const char **list = calloc(taps, sizeof(*list));
+    char dir[] = "/run/benchXXXXXX";
+    double times[SAMPLES];
+
+    if (!mkdtemp(dir))
+        die("mkdtemp");
+    for (int i = 0; i < samples; i++) {
+        for (int j = 0; j < taps; j++) {
+            int fd;
+
+            snprintf(names[j], IFNAMSIZ, "t%d", j);
+            list[j] = names[j];
+            fd = raw_create(list[j], 0, true);
+            if (hold(list[j], dir, &fd, 1) < 0)
+                die("hold");
+            close(fd);
+        }
+        double start = now();
+        if (restore_list(list, taps, TUN, dir, 0, NULL, NULL) < 0)
+            die("restore %d", taps);
+        times[i] = now() - start;
+    }
+    report("restore-many", taps, "ours", times, samples);
+    rmdir(dir);
     free(names);
     free(list);
 }
@@ -539,7 +659,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("sysfs", "/sys", "sysfs", 0, NULL) < 0)
+        mount("sysfs", "/sys", "sysfs", 0, NULL) < 0 || mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0)
         die("a private network namespace");
     puts("test,n,who,median_us,samples");
     loading("ours", argv[1]);
@@ -559,7 +679,10 @@ int main(int argc, char **argv)
         in_bridge(sizes[i]);
     for (size_t i = 0; i < 4 && sizes[i] <= largest; i++)
         statistics(sizes[i]);
-    for (size_t i = 0; i < 4 && sizes[i] <= largest; i++)
+    for (size_t i = 0; i < 4 && sizes[i] <= largest; i++) {
         deleting_many(sizes[i] == 1 ? 10 : sizes[i]);
+        if (sizes[i] <= 1000)
+            restoring_many(sizes[i] == 1 ? 10 : sizes[i]);
+    }
     return 0;
 }

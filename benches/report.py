@@ -6,6 +6,8 @@ usage: report.py FOLDER LIBVIRT SIZE CPUS KERNEL LOAD
 import collections
 import csv
 import math
+import pathlib
+import re
 import sys
 
 TITLES = {
@@ -15,17 +17,22 @@ TITLES = {
     "create-in-bridge": "Create in a bridge port (n ports there)",
     "delete": "Delete a tap",
     "delete-many": "Delete n taps",
-    "delete-many-longest-stall": "Longest wait of another netlink user meanwhile",
+    "delete-many-longest-stall": "Longest wait of another netlink user meanwhile, worst of all",
+    "create-among": "Create a persistent tap with a generated name (n interfaces)",
+    "delete-among": "Delete a tap (n interfaces)",
+    "get-persist-among": "GetPersist (n interfaces)",
+    "save-among": "Save (n interfaces)",
     "stats": "Statistics of one tap (n interfaces)",
     "stats-all": "Statistics of all n interfaces",
     "save": "Save",
     "hold": "Hold",
     "restore": "Restore, nothing changed",
+    "restore-many": "Restore n taps that were absent before",
     "load": "Load the library",
     "load-resident-kib": "Resident memory of loading it",
 }
 COLOURS = {"ours": "#0b6e4f", "libvirt": "#c0392b", "floor": "#7f8c8d"}
-PLOTS = ["create-queues", "create-in-bridge", "stats", "stats-all", "delete-many"]
+PLOTS = ["create-queues", "create-in-bridge", "stats", "stats-all", "delete-many", "delete-many-longest-stall"]
 
 
 def show(value, unit):
@@ -43,7 +50,8 @@ def table(rows, libvirt, size, cpus, kernel, load):
         f"Medians; ours beside {libvirt}, called in turn in one private network namespace; Linux {kernel}, {cpus} CPUs, load",
         f"average {load} at the end. Above one for each CPU, other work moves the absolute figures a lot. The floor is what",
         "the kernel takes for the bare system calls: open and TUNSETIFF; RTM_DELLINK, which returns only when the kernel has",
-        "waited for RCU; one group delete without regard for others; RTM_GETSTATS by index, or a dump of it.",
+        "waited for RCU; one group delete without regard for others; RTM_GETSTATS by index, or a dump of it. State records are",
+        "on a tmpfs, as /run is.",
         "",
         "| | n | ours | libvirt | floor | libvirt / ours |",
         "|---|---:|---:|---:|---:|---:|",
@@ -55,8 +63,20 @@ def table(rows, libvirt, size, cpus, kernel, load):
             ratio = f"{by['libvirt'] / by['ours']:.3g}" if "libvirt" in by else ""
             cells = [show(by.get(who), unit) for who in ("ours", "libvirt", "floor")]
             lines.append(f"| {title} | {n} | {' | '.join(cells)} | {ratio} |")
+    for test in ("save", "hold", "restore"):
+        calls = system_calls(test.title())
+        if (test, 1) in rows and calls:
+            per_call = show(rows[test, 1]["ours"] / calls, "µs")
+            lines.append(f"| {TITLES[test]}: each of {calls} system calls | 1 | {per_call} | | | |")
     lines += ["", f"The stripped shared library has {size / 1000:,.0f} kB.", ""]
     return "\n".join(lines)
+
+
+def system_calls(function):
+    """From the table in docs/performance.md."""
+    with open(pathlib.Path(__file__).parent.parent / "docs/performance.md") as file:
+        found = re.search(rf"`virNetDevTapState{function}` \| a free tap \| (\d+)", file.read())
+    return found and int(found[1])
 
 
 def plot(test, rows):
