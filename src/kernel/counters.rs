@@ -64,7 +64,10 @@ pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>,
         result => result?,
     };
     // SIOCGIFINDEX takes alternative names, too, and an interface may be renamed at any time
-    let same = raw_name(netlink, index).is_ok_and(|now| now == *name);
+    let same = match raw_name(netlink, index) {
+        Err(Errno::ENODEV | Errno::EILSEQ) => false, // gone, or has a name that nobody can ask for
+        now => now? == *name,
+    };
     if same { decode(&answer).map(Some).ok_or(Errno::EBADMSG) } else { Ok(None) }
 }
 

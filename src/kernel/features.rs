@@ -49,7 +49,15 @@ fn cached_layout(netlink: &Netlink, name: &IfName) -> Result<&'static Layout, Er
     LAYOUT.get_or_try_init(|| layout(netlink, name).map(Box::new))
 }
 
-pub(crate) fn read(netlink: &Netlink, name: &IfName) -> Result<Features, Errno> {
+/// None: it is not for us to see, or the name is another's by now.
+pub(crate) fn read(netlink: &Netlink, name: &IfName) -> Result<Option<Features>, Errno> {
+    match try_read(netlink, name) {
+        Err(Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES | Errno::ENODEV) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn try_read(netlink: &Netlink, name: &IfName) -> Result<Features, Errno> {
     let layout = cached_layout(netlink, name)?;
     // struct ethtool_gfeatures: cmd, size, then per 32 features: available, requested, active, never_changed
     let mut request = vec![0_u32; layout.words.saturating_mul(4).saturating_add(2)];

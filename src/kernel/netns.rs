@@ -1,7 +1,7 @@
 //! Network namespaces and the boot: where and when an interface index means something.
 
 use super::netlink::Netlink;
-use super::sys::{duplicate, read_small, start_thread};
+use super::sys::{duplicate, read_small, start_thread, uninterrupted};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// A number that no other network namespace of this boot has: its cookie (Linux 5.14).
-pub(crate) fn cookie(netlink: &Netlink) -> Result<u64, Errno> {
+/// A number that no other network namespace of this boot has: its cookie. None: before Linux 5.14.
+pub(crate) fn cookie(netlink: &Netlink) -> Result<Option<u64>, Errno> {
     const SO_NETNS_COOKIE: libc::c_int = 71; // asm-generic/socket.h
     let mut cookie = 0_u64;
     let mut len = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
@@ -19,12 +19,15 @@ pub(crate) fn cookie(netlink: &Netlink) -> Result<u64, Errno> {
     let rc = unsafe {
         libc::getsockopt(netlink.socket().as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut len)
     };
-    Errno::result(rc).map(|_| cookie)
+    match Errno::result(rc) {
+        Err(Errno::ENOPROTOOPT) => Ok(None),
+        result => result.map(|_| Some(cookie)),
+    }
 }
 
 /// The caller's own network namespace.
 pub(crate) fn own() -> Result<OwnedFd, Errno> {
-    nix::fcntl::open("/proc/thread-self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    uninterrupted(|| nix::fcntl::open("/proc/thread-self/ns/net", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))
 }
 
 /// Are these two files the same namespace?

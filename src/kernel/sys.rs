@@ -5,12 +5,54 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::thread::{Builder, JoinHandle};
+
+/// Makes a system call again that a signal has interrupted.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
 
 /// Another number for the same open file, close-on-exec.
 pub(crate) fn duplicate(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     file.try_clone_to_owned().map_err(io_errno)
+}
+
+/// flock(2), exclusive, until it is dropped. (`nix::fcntl::Flock` panics where the kernel refuses to unlock.)
+#[derive(Debug)]
+pub(crate) struct Lock(OwnedFd);
+
+impl Lock {
+    /// Waits for it. No other lock may be held through this file.
+    pub(crate) fn take(file: OwnedFd) -> Result<Self, (OwnedFd, Errno)> {
+        match uninterrupted(|| flock(&file, libc::LOCK_EX)) {
+            Ok(()) => Ok(Self(file)),
+            Err(errno) => Err((file, errno)),
+        }
+    }
+}
+
+impl AsRawFd for Lock {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Drop for Lock {
+    /// A child that is just being started has the file, too, so closing it would not do. Where unlocking fails, it has to.
+    fn drop(&mut self) {
+        let _ = uninterrupted(|| flock(&self.0, libc::LOCK_UN));
+    }
+}
+
+fn flock(file: &OwnedFd, operation: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: by value
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
 }
 
 /// The caller's effective user and group.
@@ -34,8 +76,8 @@ pub(crate) fn strerror(errno: Errno) -> String {
 
 /// The text of a small file of procfs or sysfs, without the newline: what one read() returns, which for these is all.
 pub(crate) fn read_small<'a>(path: &std::path::Path, buffer: &'a mut [u8]) -> Result<&'a str, Errno> {
-    let file = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let len = nix::unistd::read(&file, buffer)?;
+    let file = uninterrupted(|| nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))?;
+    let len = uninterrupted(|| nix::unistd::read(&file, buffer))?;
     let text = buffer.get(..len).and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(Errno::EILSEQ)?;
     Ok(text.trim_end())
 }

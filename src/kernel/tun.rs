@@ -1,6 +1,7 @@
 //! /dev/net/tun and its ioctls: linux/if_tun.h, drivers/net/tun.c, Documentation/networking/tuntap.rst.
 
 use super::ifname::IfName;
+use super::sys::uninterrupted;
 use bitflags::bitflags;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as nix_open};
@@ -50,12 +51,7 @@ mod raw {
 
 /// Opens the clone device, close-on-exec.
 pub(crate) fn open(path: &CStr) -> Result<OwnedFd, Errno> {
-    loop {
-        match nix_open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
+    uninterrupted(|| nix_open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()))
 }
 
 pub(super) fn ifreq(name: &[u8], flags: TunFlags) -> libc::ifreq {

@@ -13,21 +13,26 @@ use std::os::fd::BorrowedFd;
 
 /// Why a property was not put back.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Vec<(Fields, String)>);
+pub(crate) struct Failures {
+    noted: Vec<(Fields, String)>,
+    /// Something has failed that may work the next time.
+    pub again: bool,
+}
 
 impl Failures {
     pub(crate) fn note(&mut self, field: Fields, why: impl Into<String>) {
-        self.0.push((field, why.into()));
+        self.noted.push((field, why.into()));
     }
 
     fn note_if<E: Into<Refusal>>(&mut self, field: Fields, result: Result<(), E>) {
         if let Err(refusal) = result.map_err(Into::into) {
+            self.again = true;
             self.note(field, format!("{}{refusal}", strerror(refusal.errno)));
         }
     }
 
     pub(crate) fn of(&self, field: Fields) -> Option<&str> {
-        self.0.iter().find(|(failed, _)| *failed == field).map(|(_, why)| why.as_str())
+        self.noted.iter().find(|(failed, _)| *failed == field).map(|(_, why)| why.as_str())
     }
 }
 
@@ -37,7 +42,7 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
     let mut failures = Failures::default();
     if let (Some(before), Some(tap), Some(queue)) = (&before.tap, &now.tap, queue) {
         apply_tap(&mut failures, before, tap, queue);
-        apply_requested_offloads(netlink, before, now);
+        apply_requested_offloads(&mut failures, netlink, before, now);
     }
     if let Some(queue) = queue
         && before.link_type != now.link_type
@@ -71,9 +76,9 @@ fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: 
         if was != now {
             // "nobody in particular" cannot be set: root, so that nobody gains
             failures.note_if(field, set(queue, was.unwrap_or_default()));
-        }
-        if was.is_none() {
-            failures.note(field, "the kernel does not take \"none\", so it is 0 now");
+            if was.is_none() {
+                failures.note(field, "the kernel does not take \"none\", so it is 0 now");
+            }
         }
     }
     failures.note_if(Fields::FILTERS, tunprops::clear_filters(queue));
@@ -94,12 +99,15 @@ fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: 
 }
 
 /// TUNSETOFFLOAD leaves its mark also where it was taken back. Only for the eye, so no failure without CAP_NET_ADMIN.
-fn apply_requested_offloads(netlink: &Netlink, before: &TapState, now: &Snapshot) {
+fn apply_requested_offloads(failures: &mut Failures, netlink: &Netlink, before: &TapState, now: &Snapshot) {
     let same = |tap: &TapState| tap.offloads_requested == before.offloads_requested && tap.offloads == before.offloads;
     if let (Some(requested), Some(name)) = (before.offloads_requested, now.if_name())
         && !now.tap.as_ref().is_some_and(same)
     {
-        let _ = features::request(netlink, &name, Offloads::from_bits_retain(requested));
+        match features::request(netlink, &name, Offloads::from_bits_retain(requested)) {
+            Err(Errno::EPERM) => {}
+            result => failures.note_if(Fields::OFFLOADS, result),
+        }
     }
 }
 
@@ -131,6 +139,7 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
     if !port::changes(before.port.as_ref(), now.port.as_ref()).is_empty()
         && let Err(e) = port::apply(netlink, index, before.port.as_ref())
     {
+        failures.again = true;
         failures.note(Fields::MASTER, e.to_string());
     }
     if before.altnames != now.altnames {

@@ -32,20 +32,22 @@ impl From<&Created> for Identity {
 }
 
 impl Identity {
-    pub(crate) fn is(&self, link: &Link) -> bool {
-        let same_inode = match (self.inode, sysfs::inode(link)) {
+    pub(crate) fn is(&self, link: &Link) -> std::result::Result<bool, Errno> {
+        if self.ifindex != link.ifindex {
+            return Ok(false);
+        }
+        Ok(match (self.inode, sysfs::inode(link)?) {
             (Some(recorded), Some(now)) => recorded == now,
             _ => true, // sysfs did not, or does not, show this namespace: the index has to do
-        };
-        self.ifindex == link.ifindex && same_inode
+        })
     }
 
     /// The same for a device that was in another namespace, where it may have got another index.
-    fn is_after_a_move(&self, link: &Link) -> bool {
-        match (self.inode, sysfs::inode(link)) {
+    fn is_after_a_move(&self, link: &Link) -> std::result::Result<bool, Errno> {
+        Ok(match (self.inode, sysfs::inode(link)?) {
             (Some(recorded), Some(now)) => recorded == now,
             _ => self.ifindex == link.ifindex,
-        }
+        })
     }
 }
 
@@ -63,15 +65,18 @@ pub(crate) enum Located {
 pub(crate) fn locate(netlink: &mut Netlink, name: &IfName, identity: Identity, guard: Option<BorrowedFd<'_>>) -> Result<Located> {
     let failed = || format!("Unable to look for {name}");
     if let Some(guard) = guard
-        && let Ok((now, _)) = tun::get_iff(guard)
+        && let Some((now, _)) = attached_to(guard)?
     {
         let link = link::get(netlink, By::Name(&now)).context(failed)?;
-        if let Some(link) = link.filter(|link| link.tap().is_some() && identity.is_after_a_move(link)) {
+        if let Some(link) = link.filter(|link| link.tap().is_some())
+            && identity.is_after_a_move(&link).context(failed)?
+        {
             return Ok(Located::Here(link.into()));
         }
     }
-    let link = link::get(netlink, By::Index(identity.ifindex)).context(failed)?;
-    if let Some(link) = link.filter(|link| identity.is(link)) {
+    if let Some(link) = link::get(netlink, By::Index(identity.ifindex)).context(failed)?
+        && identity.is(&link).context(failed)?
+    {
         return Ok(Located::Here(link.into()));
     }
     let stranger = link::get(netlink, By::Name(name)).context(failed)?;
@@ -79,8 +84,16 @@ pub(crate) fn locate(netlink: &mut Netlink, name: &IfName, identity: Identity, g
 }
 
 /// Is this file, now, a queue of the device behind `link`?
-pub(crate) fn is_queue_of(guard: BorrowedFd<'_>, link: &Link) -> bool {
-    tun::get_iff(guard).is_ok_and(|(name, _)| Some(name) == link.name)
+pub(crate) fn is_queue_of(guard: BorrowedFd<'_>, link: &Link) -> Result<bool> {
+    Ok(attached_to(guard)?.is_some_and(|(name, _)| Some(name) == link.name))
+}
+
+/// The device that this file is a queue of, and the queue's flags. None: it is gone.
+fn attached_to(guard: BorrowedFd<'_>) -> Result<Option<(IfName, TunFlags)>> {
+    match tun::get_iff(guard) {
+        Err(Errno::EBADFD) => Ok(None),
+        attached => attached.map(Some).context(|| "Unable to tell which tap device a file belongs to".into()),
+    }
 }
 
 /// A device that was moved to another network namespace, as seen from there. None: it is here, or it may not be known.
@@ -128,6 +141,6 @@ pub(crate) fn stranger(name: &IfName) -> Error {
 
 /// An attached queue sets the carrier on; if it is off all the same, somebody has set it off. The next one who attaches sets
 /// it on again. A guard that is detached says nothing.
-pub(crate) fn carrier_was_set_off(link: &Link, guard: BorrowedFd<'_>) -> bool {
-    !link.carrier && tun::get_iff(guard).is_ok_and(|(_, flags)| !flags.contains(TunFlags::DETACH_QUEUE))
+pub(crate) fn carrier_was_set_off(link: &Link, guard: BorrowedFd<'_>) -> Result<bool> {
+    Ok(!link.carrier && attached_to(guard)?.is_some_and(|(_, flags)| !flags.contains(TunFlags::DETACH_QUEUE)))
 }

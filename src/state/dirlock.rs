@@ -1,8 +1,8 @@
 //! The lock on a state directory: while somebody has it, nobody else adds, replaces or removes a record there.
 
 use crate::fork;
+use crate::kernel::sys::{Lock, uninterrupted};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,32 +26,24 @@ pub(crate) fn give_up(open: &mut Open) {
 
 /// The lock, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct DirLock(Option<Flock<OwnedFd>>);
+pub(crate) struct DirLock(Option<Lock>);
 
 impl DirLock {
     /// Takes the lock, through a file of the directory that `open` opens for it alone.
-    pub(crate) fn take(open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Self, Errno> {
+    pub(crate) fn take(open: impl FnMut() -> Result<OwnedFd, Errno>) -> Result<Self, Errno> {
         fork::protect();
-        let mut file = Some({
+        let file = {
             let mut known = lock(); // no child has the file without knowing of it
-            let file = open()?;
+            let file = uninterrupted(open)?;
             known.insert(file.as_raw_fd());
             file
-        });
-        let mut failure = Errno::EINTR;
-        while let Some(unlocked) = file.take() {
-            match Flock::lock(unlocked, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(Self(Some(lock))),
-                Err((unlocked, Errno::EINTR)) => file = Some(unlocked),
-                Err((unlocked, errno)) => {
-                    failure = errno;
-                    let mut known = lock();
-                    known.remove(&unlocked.as_raw_fd());
-                    drop(unlocked);
-                }
-            }
-        }
-        Err(failure)
+        };
+        Lock::take(file).map(|lock| Self(Some(lock))).map_err(|(file, errno)| {
+            let mut known = lock();
+            known.remove(&file.as_raw_fd());
+            drop(file); // before another one gets its number
+            errno
+        })
     }
 }
 

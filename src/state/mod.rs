@@ -33,7 +33,7 @@ use crate::kernel::tun::{self, TunFlags};
 use crate::kernel::{IfName, sys, sysfs, tunprops};
 use crate::tap::wait::{Attempt, LIMIT};
 use crate::tap::{DEFAULT_TUNPATH, open};
-use device::{Located, carrier_was_set_off, locate, stranger};
+use device::{Located, carrier_was_set_off, is_queue_of, locate, stranger};
 use nix::errno::Errno;
 use record::{Created, Record, StateDir, Stored};
 use restore::Restore;
@@ -84,7 +84,7 @@ fn finish_earlier_run(netlink: &mut Netlink, name: &IfName, dir: &StateDir, stor
 }
 
 fn require_this_netns(netlink: &Netlink, name: &IfName, record: &Record) -> Result<()> {
-    if record.is_of_this_netns(netlink) {
+    if record.is_of_this_netns(netlink)? {
         return Ok(());
     }
     Err(Error::operation(Errno::EXDEV, format!("The state record of {name} is of another network namespace")))
@@ -146,22 +146,27 @@ pub fn hold(name: &IfName, state_dir: &Path, queues: &[BorrowedFd<'_>]) -> Resul
             return Err(Error::system(Errno::EINVAL, format!("{}, a file is a queue of {attached}", failed())));
         }
     }
-    let created =
-        || Created { ifindex: link.ifindex, inode: sysfs::inode(&link), persist: link.tap().is_some_and(|tun| tun.persist) };
+    let created = || -> Result<Created> {
+        let inode = sysfs::inode(&link).context(failed)?;
+        Ok(Created { ifindex: link.ifindex, inode, persist: link.tap().is_some_and(|tun| tun.persist) })
+    };
     let Some(mut stored) = dir.load(name)? else {
         let mut record = Record::new(&netlink, None)?;
-        record.created = Some(created());
+        record.created = Some(created()?);
         return dir.add(name, &record);
     };
     require_current(&netlink, name, &stored.record)?;
     match &stored.record.before {
-        None if stored.record.created == Some(created()) => Ok(()),
         None => {
+            let created = Some(created()?);
+            if stored.record.created == created {
+                return Ok(());
+            }
             let mut record = stored.record.clone();
-            record.created = Some(created());
+            record.created = created;
             dir.replace(name, &mut stored, record)
         }
-        Some(before) if !device::Identity::from(before).is(&link) => Err(stranger(name)),
+        Some(before) if !device::Identity::from(before).is(&link).context(failed)? => Err(stranger(name)),
         Some(before) => match queues.first() {
             Some(queue) if before.tap.is_some() => guard::keep(&dir, name, sys::duplicate(*queue).context(failed)?.into()),
             _ => Ok(()),
@@ -194,8 +199,12 @@ pub fn reclaim(name: &IfName, state_dir: &Path, pid: i32) -> Result<()> {
         return Ok(()); // moved to another namespace, but ours to bring back
     }
     match locate(&mut netlink, name, before.into(), guard)? {
-        Located::Here(link) if guard.is_some_and(|guard| device::is_queue_of(guard, &link)) => Ok(()),
-        Located::Here(link) => guard::keep(&dir, name, reclaim::reclaim(&mut netlink, name, &link, pid)?.into()),
+        Located::Here(link) => {
+            if guard.map_or(Ok(false), |guard| is_queue_of(guard, &link))? {
+                return Ok(());
+            }
+            guard::keep(&dir, name, reclaim::reclaim(&mut netlink, name, &link, pid)?.into())
+        }
         Located::Gone => Err(Error::system(Errno::ENODEV, format!("Unable to reclaim tap device {name}"))),
         Located::Stranger => Err(stranger(name)),
     }
@@ -226,7 +235,8 @@ fn check_here(netlink: &mut Netlink, name: &IfName, record: &Record, guard: Opti
     };
     match locate(netlink, name, identity, guard)? {
         Located::Here(link) if record.before.is_some() => {
-            compare(netlink, name, record, &link, guard.filter(|guard| device::is_queue_of(*guard, &link)))
+            let guards = guard.map_or(Ok(false), |guard| is_queue_of(guard, &link))?;
+            compare(netlink, name, record, &link, guard.filter(|_| guards))
         }
         Located::Here(link) if link.tap().is_some_and(|tun| tun.persist != persist) => Ok(Fields::PERSIST),
         Located::Stranger => Err(stranger(name)),
@@ -240,13 +250,16 @@ fn compare(netlink: &mut Netlink, name: &IfName, record: &Record, link: &Link, g
     let Some(before) = &record.before else { return Ok(Fields::empty()) };
     let mut now = Snapshot::read(netlink, link, guard).context(failed)?;
     let flags = now.tun_flags() | TunFlags::NO_CARRIER;
-    if let (Some(tap), None, 0) = (&mut now.tap, guard, link.queues())
-        && let Ok(Attempt::Done(queue)) = open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed)
-    {
-        tap.queue = QueueState::read(queue.as_fd()).ok();
+    if let (Some(tap), None, 0) = (&mut now.tap, guard, link.queues()) {
+        match open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed) {
+            Ok(Attempt::Done(queue)) => tap.queue = Some(QueueState::read(queue.as_fd()).context(failed)?),
+            Ok(_) => {}
+            Err(e) if matches!(e.errno(), Errno::EPERM | Errno::EACCES) => {} // not for us to see
+            Err(e) => return Err(e),
+        }
     }
     let mut changed = fields::fields(&before.changes(&now));
-    changed.set(Fields::CARRIER, guard.is_some_and(|guard| carrier_was_set_off(link, guard)));
+    changed.set(Fields::CARRIER, guard.map_or(Ok(false), |guard| carrier_was_set_off(link, guard))?);
     Ok(changed)
 }
 
@@ -280,8 +293,11 @@ pub(crate) fn restore_within(
 /// Lets the guard go and forgets the record, whatever it is like.
 pub fn discard(name: &IfName, state_dir: &Path) -> Result<()> {
     let Some(dir) = StateDir::open(state_dir)? else { return Ok(()) };
-    drop(guard::take(&dir, name)?);
-    dir.discard(name)
+    let guard = guard::take(&dir, name)?;
+    dir.discard(name).or_else(|e| {
+        guard.map_or(Ok(()), |guard| guard::keep(&dir, name, guard))?;
+        Err(e)
+    })
 }
 
 /// The taps that have a record in the directory, sorted by name.

@@ -42,7 +42,8 @@ fn detached_queue(netlink: &mut Netlink, name: &IfName, link: &Link) -> Result<O
     if link.queues() == 0 {
         return Err(Error::system(Errno::ESRCH, format!("{}, no process holds it", failed())));
     }
-    match open::attach(netlink, DEFAULT_TUNPATH, link, open::present_flags(link) | TunFlags::NO_CARRIER, &failed)? {
+    let flags = open::present_flags(link).context(failed)? | TunFlags::NO_CARRIER;
+    match open::attach(netlink, DEFAULT_TUNPATH, link, flags, &failed)? {
         Attempt::Done(queue) => {
             tun::detach_queue(queue.as_fd()).context(failed)?;
             Ok(queue)

@@ -8,7 +8,7 @@ use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
 use crate::json::{Json, Parsed, Value, json_object};
 use crate::kernel::netlink::Netlink;
-use crate::kernel::sys::io_errno;
+use crate::kernel::sys::{io_errno, uninterrupted};
 use crate::kernel::{IfName, netns};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
@@ -25,6 +25,7 @@ const VERSION: u32 = 1;
 /// A record has about 1 KiB; something much larger is none.
 const MAX_SIZE: u64 = 1024 * 1024;
 const SUFFIX: &str = ".json";
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 /// With a dot before the name, so that it is none of a record.
 const TEMPORARY: &str = ".tmp";
 
@@ -59,7 +60,7 @@ impl Record {
         Ok(Self {
             version: VERSION,
             boot_id: netns::boot_id().context(failed)?.to_owned(),
-            netns_cookie: netns::cookie(netlink).ok(),
+            netns_cookie: netns::cookie(netlink).context(failed)?,
             before,
             created: None,
             found: 0,
@@ -83,11 +84,12 @@ impl Record {
         Ok(self.boot_id == boot_id)
     }
 
-    pub(crate) fn is_of_this_netns(&self, netlink: &Netlink) -> bool {
-        match (self.netns_cookie, netns::cookie(netlink)) {
-            (Some(recorded), Ok(here)) => recorded == here,
+    pub(crate) fn is_of_this_netns(&self, netlink: &Netlink) -> Result<bool> {
+        let here = netns::cookie(netlink).context(|| "Unable to tell which network namespace this is".into())?;
+        Ok(match (self.netns_cookie, here) {
+            (Some(recorded), Some(here)) => recorded == here,
             _ => true, // a kernel without cookies
-        }
+        })
     }
 }
 
@@ -116,7 +118,7 @@ impl StateDir {
         if path.as_os_str().is_empty() {
             return Err(Error::argument("the state directory is empty"));
         }
-        match open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        match uninterrupted(|| open(path, DIRECTORY, Mode::empty())) {
             Ok(dir) => Ok(Some(Self { path: path.to_owned(), dir })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(Error::system(errno, failed())),
@@ -142,7 +144,7 @@ impl StateDir {
     pub(crate) fn load(&self, name: &IfName) -> Result<Option<Stored>> {
         let failed = || format!("Unable to read the state record {}", self.shown(name));
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = match openat(&self.dir, file_name(name).as_str(), flags, Mode::empty()) {
+        let fd = match uninterrupted(|| openat(&self.dir, file_name(name).as_str(), flags, Mode::empty())) {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => return Ok(None),
             Err(Errno::ELOOP) => return Err(Error::system(Errno::ELOOP, format!("{}, it is a symbolic link", failed()))),
@@ -165,10 +167,12 @@ impl StateDir {
         if self.present(name)?.is_some() {
             return Err(Error::system(Errno::EEXIST, format!("Unable to write the state record {}", self.shown(name))));
         }
-        self.write(name, &record.to_json()).map(drop).inspect_err(|_| self.remove_file(&file_name(name)))
+        self.write(name, &record.to_json())?;
+        self.sync(name).inspect_err(|_| self.remove_file(&file_name(name)))
     }
 
-    /// Replaces a record that has been read before. What a newer version of the library wrote into it stays.
+    /// Replaces a record that has been read before. What a newer version of the library wrote into it stays. On failure
+    /// the former one is there.
     pub(crate) fn replace(&self, name: &IfName, stored: &mut Stored, record: Record) -> Result<()> {
         let _lock = self.lock()?;
         if self.present(name)? != Some(stored.file) {
@@ -177,8 +181,12 @@ impl StateDir {
         let mut raw = record.to_json();
         raw.add_missing(&stored.raw);
         let file = self.write(name, &raw)?;
-        *stored = Stored { record, raw, file };
-        Ok(())
+        let former = std::mem::replace(stored, Stored { record, raw, file });
+        self.sync(name).inspect_err(|_| {
+            if let Ok(file) = self.write(name, &former.raw) {
+                *stored = Stored { file, ..former };
+            }
+        })
     }
 
     /// Removes a record that has been read before; no error if somebody else did.
@@ -224,44 +232,53 @@ impl StateDir {
 
     /// While this lives, no other process or thread adds, replaces or removes a record here.
     fn lock(&self) -> Result<DirLock> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        DirLock::take(|| openat(&self.dir, ".", flags, Mode::empty()))
+        DirLock::take(|| openat(&self.dir, ".", DIRECTORY, Mode::empty()))
             .context(|| format!("Unable to lock state directory {}", self.path.display()))
     }
 
     /// Which file stands under the name of a tap's record.
     pub(crate) fn present(&self, name: &IfName) -> Result<Option<FileId>> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(&self.dir, file_name(name).as_str(), flags, Mode::empty()).and_then(|fd| file_id(fd.as_fd())) {
+        let file = uninterrupted(|| openat(&self.dir, file_name(name).as_str(), flags, Mode::empty()));
+        match file.and_then(|fd| file_id(fd.as_fd())) {
             Ok(id) => Ok(Some(id)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(Error::system(errno, format!("Unable to read the state record {}", self.shown(name)))),
         }
     }
 
+    /// The name lasts only after [`sync`](Self::sync).
     fn write(&self, name: &IfName, record: &Value) -> Result<FileId> {
         let failed = || format!("Unable to write the state record {}", self.shown(name));
         let text = format!("{record}\n");
         let temporary = format!(".{name}{TEMPORARY}");
         let write = || {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let mut file = openat(&self.dir, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)?;
+            let open = || openat(&self.dir, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+            let mut file = uninterrupted(open).map(File::from)?;
             file.write_all(text.as_bytes()).map_err(io_errno)?;
             file.sync_all().map_err(io_errno)?;
-            renameat(&self.dir, temporary.as_str(), &self.dir, file_name(name).as_str())?;
-            file_id(file.as_fd())
+            let id = file_id(file.as_fd())?;
+            match renameat(&self.dir, temporary.as_str(), &self.dir, file_name(name).as_str()) {
+                // a file server may have done it all the same
+                Err(errno) if self.present(name) != Ok(Some(id)) => Err(errno),
+                _ => Ok(id),
+            }
         };
-        let written = write().inspect_err(|_| self.remove_file(&temporary)).context(failed)?;
-        fsync(&self.dir).context(failed)?;
-        Ok(written)
+        write().inspect_err(|_| self.remove_file(&temporary)).context(failed)
+    }
+
+    fn sync(&self, name: &IfName) -> Result<()> {
+        fsync(&self.dir).context(|| format!("Unable to write the state record {}", self.shown(name)))
     }
 
     fn unlink(&self, name: &IfName) -> Result<()> {
         let failed = || format!("Unable to remove the state record {}", self.shown(name));
         self.remove_file(&format!(".{name}{TEMPORARY}"));
+        // not synced: a record that comes back after a crash of the machine is of an earlier boot
         match unlinkat(&self.dir, file_name(name).as_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => fsync(&self.dir).context(failed),
-            Err(Errno::ENOENT) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(_) if self.present(name) == Ok(None) => Ok(()), // done all the same
             Err(errno) => Err(Error::system(errno, failed())),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::apply::apply;
 use super::fields::Fields;
-use super::restore::{Outcome, Restore, left};
+use super::restore::{Outcome, Restore, verify};
 use super::snapshot::Snapshot;
 use crate::error::{Context, Error, Result};
 use crate::host::warning;
@@ -25,16 +25,13 @@ pub(super) fn recreate(restore: &mut Restore<'_>, before: &Snapshot, outcome: &m
     let link = link::get(netlink, By::Name(&name)).context(failed)?.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
     let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
     outcome.failures = apply(netlink, before, &now, Some(queue.as_fd()));
-    let link =
-        link::get(netlink, By::Index(link.ifindex)).context(failed)?.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
-    let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
+    let now = verify(netlink, before, link.ifindex, Some(queue.as_fd()), outcome)?;
     restore.amend(|record| {
         if let Some(before) = &mut record.before {
             (before.ifindex, before.inode) = (now.ifindex, now.inode);
         }
     });
     tun::set_persist(queue.as_fd(), true).context(failed)?;
-    outcome.left = left(before, &now, &outcome.failures);
     outcome.left.retain(|left| left.field != Fields::PERSIST);
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::tap::{Doomed, delete_device, open};
 use bitflags::bitflags;
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 bitflags! {
@@ -179,7 +179,9 @@ impl Restore<'_> {
         if link.tap().is_none() {
             return self.macvtap(before, &link, outcome);
         }
-        if let Some(file) = guard.as_ref().filter(|file| is_queue_of(file.as_fd(), &link)) {
+        if let Some(file) = guard
+            && is_queue_of(file.as_fd(), &link)?
+        {
             self.keep_alive(before, &link, file, outcome)?;
         }
         *guard = None;
@@ -202,7 +204,7 @@ impl Restore<'_> {
     /// else waits until it is sure that the hypervisor is gone.
     fn keep_alive(&mut self, before: &Snapshot, link: &Link, guard: &Guard, outcome: &mut Outcome) -> Result<()> {
         let failed = || format!("Unable to restore the persist flag of {}", self.name);
-        if carrier_was_set_off(link, guard.as_fd()) {
+        if carrier_was_set_off(link, guard.as_fd())? {
             outcome.changes.extend(Change::of(Fields::CARRIER, "carrier", &"on", &"off", ToString::to_string));
         }
         let (Some(before), Some(now)) = (&before.tap, link.tap()) else { return Ok(()) };
@@ -249,9 +251,7 @@ impl Restore<'_> {
                 link.map_or(Ok(Attempt::Changed), |link| open::attach(netlink, tunpath, &link, flags, &failed))
             })?
         };
-        let link = link::get(netlink, By::Index(index)).context(failed)?.ok_or_else(gone_meanwhile)?;
-        let now = Snapshot::read(netlink, &link, Some(queue.as_fd())).context(failed)?;
-        outcome.left = left(before, &now, &outcome.failures);
+        verify(netlink, before, index, Some(queue.as_fd()), outcome)?;
         if self.flags.contains(RestoreFlags::RECREATE) && fields(&outcome.left).intersects(Fields::OWNER | Fields::GROUP) {
             gone(link::delete(self.netlink, index).map_err(Into::into)).context(failed)?;
             drop(queue);
@@ -266,12 +266,13 @@ impl Restore<'_> {
         let now = Snapshot::read(self.netlink, link, None).context(failed)?;
         outcome.changes = before.changes(&now);
         outcome.failures = apply(self.netlink, before, &now, None);
-        if !outcome.changes.is_empty()
-            && let Some(link) = link::get(self.netlink, By::Index(link.ifindex)).context(failed)?
-        {
-            outcome.left = before.changes(&Snapshot::read(self.netlink, &link, None).context(failed)?);
+        if outcome.changes.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match verify(self.netlink, before, link.ifindex, None, outcome) {
+            Err(e) if e.errno() == Errno::ENODEV => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     fn vanished(&mut self, before: &Snapshot, outcome: &mut Outcome) -> Result<()> {
@@ -315,10 +316,37 @@ fn lost() -> Change {
     Change::new(Fields::VANISHED, "device has vanished")
 }
 
-/// What is not as it was after all has been put back. A socket filter that was there before is gone, as it should.
-pub(super) fn left(before: &Snapshot, now: &Snapshot, failures: &Failures) -> Vec<Change> {
+/// Looks what is left after all has been put back, and puts it back once more if something has failed.
+pub(super) fn verify(
+    netlink: &mut Netlink,
+    before: &Snapshot,
+    ifindex: i32,
+    queue: Option<BorrowedFd<'_>>,
+    outcome: &mut Outcome,
+) -> Result<Snapshot> {
+    let failed = || format!("Unable to verify what {} is like", before.name);
+    let look = |netlink: &mut Netlink| {
+        let link = link::get(netlink, By::Index(ifindex)).context(failed)?;
+        let link = link.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
+        Snapshot::read(netlink, &link, queue).context(failed)
+    };
+    let mut now = look(netlink)?;
+    if outcome.failures.again {
+        outcome.failures = apply(netlink, before, &now, queue);
+        now = look(netlink)?;
+    }
+    outcome.left = left(before, &now, &outcome.failures);
+    Ok(now)
+}
+
+/// What is not as it was. A socket filter that was there before is gone, as it should; if filters could not be taken away,
+/// there may be others that cannot be seen.
+fn left(before: &Snapshot, now: &Snapshot, failures: &Failures) -> Vec<Change> {
     let mut left = before.changes(now);
-    left.retain(|left| left.field != Fields::FILTERS || failures.of(Fields::FILTERS).is_some());
+    left.retain(|left| left.field != Fields::FILTERS);
+    if failures.of(Fields::FILTERS).is_some() {
+        left.push(Change::new(Fields::FILTERS, "filters may be there"));
+    }
     left
 }
 

@@ -77,7 +77,11 @@ impl Snapshot {
     /// Reads the device behind `link`. What takes an attached queue is read from `queue`, if there is one.
     pub(crate) fn read(netlink: &mut Netlink, link: &Link, queue: Option<BorrowedFd<'_>>) -> Result<Self, Errno> {
         let name = link.name.ok_or(Errno::EILSEQ)?;
-        let sysfs = sysfs::tap(link);
+        let sysfs = sysfs::tap(link)?;
+        let inode = match &sysfs {
+            Some(sysfs) => Some(sysfs.inode),
+            None => sysfs::inode(link)?,
+        };
         let port = port::read(netlink, link).map_err(|e| e.errno())?;
         let macvtap = match link.lower {
             Some(lower) if link.kind.as_deref() == Some("macvtap") => {
@@ -87,7 +91,7 @@ impl Snapshot {
             }
             _ => None,
         };
-        let features = link.tap().and_then(|_| features::read(netlink, &name).ok());
+        let features = link.tap().map(|_| features::read(netlink, &name)).transpose()?.flatten();
         let tap = match link.tap() {
             Some(tun) => Some(TapState {
                 persist: tun.persist,
@@ -103,7 +107,7 @@ impl Snapshot {
         };
         Ok(Self {
             ifindex: link.ifindex,
-            inode: sysfs.map(|sysfs| sysfs.inode).or_else(|| sysfs::inode(link)),
+            inode,
             name: name.to_string(),
             altnames: link.altnames.clone(),
             mac: link.mac.clone(),
@@ -197,7 +201,10 @@ impl QueueState {
         Ok(Self {
             vnet_hdr_size: tunprops::vnet_hdr_size(queue)?,
             vnet_le: tunprops::vnet_le(queue)?,
-            vnet_be: tunprops::vnet_be(queue).ok(),
+            vnet_be: match tunprops::vnet_be(queue) {
+                Err(Errno::EINVAL | Errno::ENOTTY) => None,
+                result => Some(result?),
+            },
             filter_len: tunprops::filter_len(queue)?,
         })
     }

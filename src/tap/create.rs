@@ -14,7 +14,6 @@ use bitflags::bitflags;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 bitflags! {
     /// libvirt's `virNetDevTapCreateFlags`.
@@ -90,7 +89,7 @@ impl Tap {
         }
         drop(self.queues);
         if let Before::Present { link, flags, .. } = self.before {
-            put_flags_back(netlink, &link, flags, tunpath);
+            open::put_flags_back(netlink, tunpath, &link, flags);
         }
     }
 }
@@ -231,7 +230,7 @@ fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags
         return Ok(make(name, tunpath, queues, flags)?.map_or(Attempt::Changed, Attempt::Done));
     };
     require_tap(&link, name, failed)?;
-    let present = open::present_flags(&link);
+    let present = open::present_flags(&link).context(failed)?;
     let tun = link.tun.unwrap_or_default();
     if queues > 1 && !tun.multi_queue {
         let why = "the existing device was created without multi_queue flag";
@@ -249,10 +248,8 @@ fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags
         Attempt::Changed => return Ok(Attempt::Changed),
     };
 
-    let mut before = present;
-    before.set(TunFlags::NO_PI, !tun.pi);
     let persistent = tun.persist;
-    let before = Before::Present { link: Box::new(link), flags: before, persist: false };
+    let before = Before::Present { link: Box::new(link), flags: present, persist: false };
     let mut tap = Tap { name: *name, queues: vec![first], before };
     let opened = tap.complete(&mut netlink, tunpath, others, queues, wanted, flags, persistent);
     match opened {
@@ -312,22 +309,4 @@ fn held_by_us_alone(link: &Link) -> bool {
     let Some(name) = link.name else { return false };
     let holders = procfs::holders(&name).unwrap_or_default();
     !holders.is_empty() && holders.iter().all(|holder| u32::try_from(holder.pid) == Ok(std::process::id()))
-}
-
-/// Gives an existing tap back the flags that attaching to it has overwritten. By an owner of the device that nobody
-/// holds this cannot fail; anything else is not ours any more. Whoever looks at our files in /proc at this moment has
-/// them open a little longer than we do, and then the kernel refuses or ignores the flags: that is waited for.
-fn put_flags_back(netlink: &mut Netlink, link: &Link, flags: TunFlags, tunpath: &CStr) {
-    const AT_MOST: Duration = Duration::from_millis(200);
-    let Some(name) = link.name else { return };
-    let before = link.tun.map(|tun| (tun.vnet_hdr, tun.pi));
-    let _ = until_free(&name, tunpath, AT_MOST, String::new, || {
-        let attempt = open::attach(netlink, tunpath, link, flags | TunFlags::NO_CARRIER, &String::new)?.map(drop);
-        let now = link::get(netlink, By::Index(link.ifindex)).context(String::new)?;
-        Ok(match now.map(|now| now.tun.map(|tun| (tun.vnet_hdr, tun.pi))) {
-            None => Attempt::Done(()), // it is gone
-            Some(now) if now != before => Attempt::Held,
-            Some(_) => attempt,
-        })
-    });
 }

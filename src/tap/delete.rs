@@ -48,7 +48,8 @@ fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) 
     // multi-queue tap has just told, and would let others in all the same.
     let mut queue = None;
     if link.tap().is_some_and(|tap| !tap.multi_queue) {
-        match open::attach(netlink, tunpath, &link, open::flags_to_delete(&link), &failed)? {
+        let flags = open::flags_to_delete(&link).context(failed)?;
+        match open::attach(netlink, tunpath, &link, flags, &failed)? {
             Attempt::Done(ours) => queue = Some(ours),
             Attempt::Held => return Ok(Attempt::Held),
             Attempt::Changed => return Ok(Attempt::Changed),
@@ -57,7 +58,7 @@ fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) 
     Ok(remove(netlink, &link, queue, tunpath, failed)?.map(|()| true))
 }
 
-/// Deletes a device that nobody holds but us, with this queue.
+/// Deletes a device that nobody holds but us, with this queue. On failure it is as it was before it was opened.
 pub(super) fn remove(
     netlink: &mut Netlink,
     link: &Link,
@@ -65,15 +66,44 @@ pub(super) fn remove(
     tunpath: &CStr,
     failed: impl Fn() -> String,
 ) -> Result<Attempt<()>> {
+    let removed = try_remove(netlink, link, queue.as_ref(), tunpath, failed);
+    if removed.is_err() {
+        give_back(netlink, tunpath, link, queue);
+    }
+    removed
+}
+
+/// A tap that was opened to be deleted stays, and is as it was.
+pub(super) fn give_back(netlink: &mut Netlink, tunpath: &CStr, link: &Link, queue: Option<OwnedFd>) {
+    let flags = queue.as_ref().and_then(|queue| tun::get_iff(queue.as_fd()).ok()).map(|(_, flags)| flags);
+    drop(queue);
+    if let Some(flags) = flags {
+        open::put_flags_back(netlink, tunpath, link, flags);
+    }
+}
+
+fn try_remove(
+    netlink: &mut Netlink,
+    link: &Link,
+    queue: Option<&OwnedFd>,
+    tunpath: &CStr,
+    failed: impl Fn() -> String,
+) -> Result<Attempt<()>> {
     match link::delete(netlink, link.ifindex).map_err(Errno::from) {
         Ok(()) | Err(Errno::ENODEV) => Ok(Attempt::Done(())),
         // the owner of a tap may do this much: it goes with its last queue
         Err(Errno::EPERM) => {
-            let attached = queue.map_or_else(
-                || open::attach(netlink, tunpath, link, open::flags_to_delete(link), &failed),
-                |queue| Ok(Attempt::Done(queue)),
-            )?;
-            let Attempt::Done(queue) = attached else { return Ok(Attempt::Changed) };
+            let own;
+            let queue = match queue {
+                Some(queue) => queue,
+                None => match open::attach(netlink, tunpath, link, open::flags_to_delete(link).context(&failed)?, &failed)? {
+                    Attempt::Done(attached) => {
+                        own = attached;
+                        &own
+                    }
+                    _ => return Ok(Attempt::Changed),
+                },
+            };
             match tun::set_persist(queue.as_fd(), false) {
                 Ok(()) | Err(Errno::EBADFD) => Ok(Attempt::Done(())), // EBADFD: somebody else has deleted it
                 Err(errno) => Err(Error::system(errno, failed())),

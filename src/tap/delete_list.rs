@@ -4,10 +4,10 @@
 //! deleted in the same time. Taps are put into a group of their own, some at a time, since the kernel lets nobody else at
 //! any link while it deletes. The next ones need not wait for RCU.
 
-use super::delete::{failed, remove};
+use super::delete::{failed, give_back, remove};
 use super::wait::{Attempt, Patience, changing, held};
 use super::{DEFAULT_TUNPATH, open, require_tap};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::info;
 use crate::kernel::IfName;
 use crate::kernel::link::{self, By, Link};
@@ -151,7 +151,10 @@ fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &[&Doomed], pace: 
     }
     let mut now = match link::get_each(netlink, attached.iter().map(By::Name), false) {
         Ok(links) => links.into_iter(),
-        Err(errno) => return all_failed(errno),
+        Err(errno) => {
+            taken.into_iter().for_each(|(_, Taken { link, queue })| give_back(netlink, tunpath, &link, queue));
+            return all_failed(errno);
+        }
     };
     taken.retain(|(_, tap)| open::is_still(&tap.link, now.next().flatten().as_ref()));
     let gone = if taken.len() > 1 { delete_group(netlink, &mut taken, pace) } else { Vec::new() };
@@ -181,7 +184,8 @@ fn take(netlink: &mut Netlink, tunpath: &CStr, name: &IfName, link: Option<Link>
         let name = link.name.unwrap_or(*name);
         return Ok(Attempt::Done(Some((Taken { link, queue: None }, name)))); // its queues are counted: there are none
     }
-    let queue = open::attach_by_name(netlink, tunpath, &link, open::flags_to_delete(&link), &failed)?;
+    let flags = open::flags_to_delete(&link).context(failed)?;
+    let queue = open::attach_by_name(netlink, tunpath, &link, flags, &failed)?;
     Ok(queue.map(|(queue, name)| Some((Taken { link, queue: Some(queue) }, name))))
 }
 

@@ -4,9 +4,11 @@ use super::open;
 use super::wait::{Attempt, LIMIT, until_free};
 use super::{DEFAULT_TUNPATH, existing_tap};
 use crate::error::{Context, Result};
+use crate::kernel::IfName;
+use crate::kernel::link::{Link, Tun};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
-use crate::kernel::{IfName, link::Tun};
+use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
@@ -32,7 +34,8 @@ pub fn set_persist(name: &IfName, tunpath: Option<&CStr>, persist: bool) -> Resu
         if tun.persist == persist {
             return Ok(Attempt::Done(()));
         }
-        let queue = match open::attach(&mut netlink, tunpath, &link, quiet_flags(&link, &tun), &failed)? {
+        let flags = quiet_flags(&link, &tun).context(failed)?;
+        let queue = match open::attach(&mut netlink, tunpath, &link, flags, &failed)? {
             Attempt::Done(queue) => queue,
             Attempt::Held => return Ok(Attempt::Held),
             Attempt::Changed => return Ok(Attempt::Changed),
@@ -46,8 +49,8 @@ pub fn set_persist(name: &IfName, tunpath: Option<&CStr>, persist: bool) -> Resu
 }
 
 /// As it is, and without setting the carrier on.
-fn quiet_flags(link: &crate::kernel::link::Link, tun: &Tun) -> TunFlags {
-    let mut flags = open::present_flags(link) | TunFlags::NO_CARRIER;
+fn quiet_flags(link: &Link, tun: &Tun) -> std::result::Result<TunFlags, Errno> {
+    let mut flags = open::present_flags(link)? | TunFlags::NO_CARRIER;
     flags.set(TunFlags::NO_PI, !tun.pi);
-    flags
+    Ok(flags)
 }

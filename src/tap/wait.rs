@@ -23,6 +23,14 @@ pub(crate) enum Attempt<T> {
 }
 
 impl<T> Attempt<T> {
+    /// What was done has not had its effect, since somebody held the device at that moment.
+    pub(crate) fn or_held(self) -> Self {
+        match self {
+            Self::Done(_) => Self::Held,
+            other => other,
+        }
+    }
+
     pub(crate) fn map<U>(self, done: impl FnOnce(T) -> U) -> Attempt<U> {
         match self {
             Self::Done(value) => Attempt::Done(done(value)),
