@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, C, NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Event, Events, exists, interfaces, ip, no_news, only, sysfs, unchanged};
+use common::net::{Event, Events, exists, gone, interfaces, ip, no_news, only, sysfs, unchanged};
 use common::process::{TUN_NODE, as_nobody, node, with_room_for};
 use common::{count, net, tun};
 use nix::errno::Errno;
@@ -41,7 +41,7 @@ fn each_combination_of_flags(api: &dyn TapApi) {
                 assert!(tun::is_cloexec(queue));
             }
             drop(made);
-            assert_eq!(exists("tap0"), flags & PERSIST != 0);
+            assert!(if flags & PERSIST != 0 { exists("tap0") } else { gone("tap0") });
             api.delete("tap0", None).unwrap();
         }
     }

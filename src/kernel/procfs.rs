@@ -1,7 +1,7 @@
 //! /proc: which processes hold a tap.
 
 use super::ifname::IfName;
-use super::sys::io_errno as errno;
+use super::sys::{io_errno as errno, uninterrupted};
 use super::{netns, pidfd, tunprops};
 use nix::errno::Errno;
 use std::fs;
@@ -66,7 +66,7 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
 pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(errno)?.flatten() {
+    for entry in uninterrupted(|| fs::read_dir("/proc").map_err(errno))?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let process = entry.path();
         // the same name may be somewhere else; who ends between two looks must not count as being here

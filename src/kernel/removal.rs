@@ -11,7 +11,7 @@
 
 use super::attr::Request;
 use super::netlink::{Netlink, Received, Refusal, is_shortage};
-use super::sys::start_thread;
+use super::sys::{start_thread, uninterrupted};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_ECHO, NLM_F_REQUEST};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -90,10 +90,11 @@ impl Netlink {
 /// thread to be had.
 fn send_from_thread(fd: RawFd, bytes: Vec<u8>) -> Option<Sender> {
     let send = Box::new(move || {
-        // SAFETY: the bytes live until the call is over. The file is open until the kernel has answered the request, for
-        // which it has to have looked it up; should the call fail, the caller joins this thread before it closes anything.
-        let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) };
-        Errno::result(sent).map(drop)
+        uninterrupted(|| {
+            // SAFETY: the bytes live until the call is over. The file is open until the kernel has answered the request, for
+            // which it has to have looked it up; should the call fail, the caller joins this thread before it closes anything.
+            Errno::result(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) }).map(drop)
+        })
     });
     start_thread(send).ok().map(Sender)
 }

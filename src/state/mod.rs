@@ -31,7 +31,7 @@ use crate::kernel::link::{self, By, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
 use crate::kernel::{IfName, sys, sysfs, tunprops};
-use crate::tap::wait::{Attempt, LIMIT};
+use crate::tap::wait::{Attempt, LIMIT, Patience};
 use crate::tap::{DEFAULT_TUNPATH, open};
 use device::{Located, carrier_was_set_off, is_queue_of, locate, stranger};
 use nix::errno::Errno;
@@ -42,6 +42,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
+
+/// How long [`save`] waits for a tap that somebody holds.
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Records what the device is like; call it before anything opens the tap, since the first opener changes its flags.
 ///
@@ -103,10 +106,16 @@ fn snapshot_of_free_device(netlink: &mut Netlink, name: &IfName) -> Result<Optio
     if let Some(tap) = &mut before.tap
         && link.queues() == 0
     {
-        match attach_in_spite_of_filter(netlink, &link, flags, failed)? {
-            Attempt::Done(queue) => tap.queue = Some(QueueState::read(queue.as_fd()).context(failed)?),
-            Attempt::Held => info!("{name}: is in use, so its header size and the like are not recorded"),
-            Attempt::Changed => return Err(Error::system(Errno::EAGAIN, format!("{}, it is changing", failed()))),
+        // whoever looks into /proc has the files of others open for a moment
+        let mut patience = Patience::new(DEFAULT_TUNPATH, A_MOMENT);
+        loop {
+            match attach_in_spite_of_filter(netlink, &link, flags, failed)? {
+                Attempt::Done(queue) => tap.queue = Some(QueueState::read(queue.as_fd()).context(failed)?),
+                Attempt::Held if patience.again() => continue,
+                Attempt::Held => info!("{name}: is in use, so its header size and the like are not recorded"),
+                Attempt::Changed => return Err(Error::system(Errno::EAGAIN, format!("{}, it is changing", failed()))),
+            }
+            break;
         }
     }
     Ok(Some(before))

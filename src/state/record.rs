@@ -210,7 +210,7 @@ impl StateDir {
         let failed = || format!("Unable to read state directory {}", self.path.display());
         let mut names = Vec::new();
         let mut unfinished = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(io_errno).context(failed)? {
+        for entry in uninterrupted(|| std::fs::read_dir(&self.path).map_err(io_errno)).context(failed)? {
             let file_name = entry.map_err(io_errno).context(failed)?.file_name();
             let Some(file_name) = file_name.to_str() else { continue };
             if file_name.starts_with('.') && file_name.ends_with(TEMPORARY) {

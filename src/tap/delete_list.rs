@@ -152,7 +152,9 @@ fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &[&Doomed], pace: 
     let mut now = match link::get_each(netlink, attached.iter().map(By::Name), false) {
         Ok(links) => links.into_iter(),
         Err(errno) => {
-            taken.into_iter().for_each(|(_, Taken { link, queue })| give_back(netlink, tunpath, &link, queue));
+            for (_, Taken { link, queue }) in taken {
+                give_back(netlink, tunpath, &link, queue);
+            }
             return all_failed(errno);
         }
     };

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod bridge;
+pub mod faults;
 pub mod hostile;
 pub mod net;
 pub mod ovs;
@@ -33,7 +34,7 @@ const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
 /// After this many seconds a test is hanging.
 const LIMIT: u32 = 240;
 /// The same for one that is to run for long.
-const DEEP_LIMIT: u32 = 1800;
+const DEEP_LIMIT: u32 = 3600;
 
 /// Makes a `#[test]` of each function `fn name()`, run by [`in_netns`].
 #[macro_export]

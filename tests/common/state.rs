@@ -171,20 +171,23 @@ pub fn differences(path: &str, a: &Value, b: &Value) -> Vec<String> {
 
 /// Header size and endianness, read by attaching with the flags that the device has and without a carrier. None: somebody
 /// holds it, or it is none of ours.
-fn read_queue(name: &str) -> Option<[i32; 2]> {
+pub fn read_queue(name: &str) -> Option<[i32; 2]> {
     let flags = tun::flags(name)?;
     let queue = tun::open(name, flags & !tun::PERSIST | tun::NO_CARRIER).ok()?;
     let mut values = [0; 2];
     for (request, value) in [libc::TUNGETVNETHDRSZ, libc::TUNGETVNETLE].into_iter().zip(&mut values) {
         // SAFETY: both write one int
         let rc = unsafe { libc::ioctl(queue.as_raw_fd(), request as _, &raw mut *value) };
-        assert_eq!(Errno::result(rc), Ok(0));
+        match Errno::result(rc) {
+            Err(Errno::EBADFD) => return None, // a socket filter has kept it out
+            result => assert_eq!(result, Ok(0)),
+        }
     }
     Some(values)
 }
 
 /// ETHTOOL_GFEATURES, undecoded.
-fn features(name: &str) -> Vec<u32> {
+pub fn features(name: &str) -> Option<Vec<u32>> {
     let mut words = vec![0_u32; 2 + 4 * 8];
     words[0] = 0x3a;
     words[1] = 8;
@@ -199,8 +202,11 @@ fn features(name: &str) -> Vec<u32> {
     const SIOCETHTOOL: u32 = 0x8946;
     // SAFETY: the kernel writes at most the 8 blocks that there is room for
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    if Errno::result(rc) == Err(Errno::ENODEV) {
+        return None; // it has just gone
+    }
     assert_eq!(Errno::result(rc), Ok(0));
-    words
+    Some(words)
 }
 
 /// A child process that ends when this is dropped.
