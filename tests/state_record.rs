@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use virnetdevtap::state::Fields;
 
 const FLAGS: u16 = tun::TAP | tun::NO_PI;
@@ -316,8 +317,11 @@ fn several_managers() {
             })
         })
         .collect();
-    let mut seen = 0;
-    for _ in 0..rounds * 50 {
+    let (mut looks, mut seen) = (0, 0);
+    let end = Instant::now() + Duration::from_secs(10);
+    while looks < rounds * 50 || seen == 0 {
+        assert!(Instant::now() < end, "there was nothing to be seen");
+        looks += 1;
         for entry in fs::read_dir(DIR).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
             if !name.starts_with('.')
@@ -329,7 +333,6 @@ fn several_managers() {
         }
     }
     managers.into_iter().for_each(Forked::join);
-    assert!(seen > 0);
     for name in list() {
         restore(&name).unwrap();
     }
