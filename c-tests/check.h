@@ -282,7 +282,7 @@ static inline int open_queue(void *opaque)
 /* Runs body in a process without any capability, as an ordinary user has them; whether it returned 0. */
 static inline int without_capabilities(int (*body)(void *), void *opaque)
 {
-    int status;
+    int status, rc;
     pid_t pid;
 
     fflush(stdout);
@@ -293,7 +293,9 @@ static inline int without_capabilities(int (*body)(void *), void *opaque)
 
         if (syscall(SYS_capset, &header, none) < 0)
             _exit(99);
-        _exit(body(opaque));
+        rc = body(opaque);
+        tap_wait_for_threads();
+        _exit(rc);
     }
     return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }

@@ -143,6 +143,7 @@ static void fork_only(void)
         int rc = use_library();
 
         free(name);
+        tap_wait_for_threads();
         exit(rc);
     }
     waitpid(pid, &status, 0);

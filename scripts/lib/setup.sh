@@ -5,7 +5,9 @@ debian_package() {
     case $1 in
     abidiff) echo abigail-tools ;;
     ip | bridge | tc) echo iproute2 ;;
+    libasan) gcc -dumpversion | sed 's/\..*//; s/.*/libgcc-&-dev/' ;;
     libc) echo libc6-dev ;;
+    llvm-symbolizer) echo llvm ;;
     nm | readelf | objdump) echo binutils ;;
     ninja) echo ninja-build ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
@@ -18,6 +20,7 @@ debian_package() {
 
 have() {
     case $1 in
+    libasan) [ "$(gcc -print-file-name=libasan.so)" != libasan.so ] ;;
     libc) echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;

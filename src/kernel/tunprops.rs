@@ -118,13 +118,13 @@ pub(crate) fn filter_len(queue: BorrowedFd<'_>) -> Result<u16, Errno> {
 /// Detaching the socket filter leaves its length and its address behind; attaching an empty one overwrites both, and fails.
 pub(crate) fn clear_filters(queue: BorrowedFd<'_>) -> Result<(), Errno> {
     let fd = queue.as_raw_fd();
-    let no_filter = libc::sock_fprog { len: 0, filter: std::ptr::null_mut() };
+    let no_filter = NO_FILTER.as_ptr().cast::<libc::sock_fprog>();
     // SAFETY: struct tun_filter is two u16, flags and count, and then `count` addresses: none
     let tx = unsafe { raw::tunsettxfilter(fd, &raw const EMPTY_TX_FILTER) };
     // SAFETY: TUNATTACHFILTER reads one sock_fprog, and no instruction behind it, since there is none
-    let _ = unsafe { raw::tunattachfilter(fd, &raw const no_filter) };
+    let _ = unsafe { raw::tunattachfilter(fd, no_filter) };
     // SAFETY: TUNDETACHFILTER does not look at its argument, which is valid for the call all the same
-    let socket = unsafe { raw::tundetachfilter(fd, &raw const no_filter) };
+    let socket = unsafe { raw::tundetachfilter(fd, no_filter) };
     // SAFETY: reads one int through the pointer, which is valid for the call
     let filter = unsafe { raw::tunsetfilterebpf(fd, &raw const NO_PROGRAM) };
     // SAFETY: as above
@@ -140,6 +140,9 @@ pub(crate) fn clear_filters(queue: BorrowedFd<'_>) -> Result<(), Errno> {
 
 static EMPTY_TX_FILTER: [u16; 2] = [0, 0];
 static NO_PROGRAM: libc::c_int = -1;
+/// A sock_fprog without instructions, of which the bytes between its members are zero, too.
+static NO_FILTER: [usize; 2] = [0; 2];
+const _: () = assert!(size_of::<libc::sock_fprog>() == size_of_val(&NO_FILTER));
 
 /// SIOCSIFHWADDR on the queue itself, which takes no capability.
 pub(crate) fn set_mac(queue: BorrowedFd<'_>, link_type: u16, mac: [u8; 6]) -> Result<(), Errno> {
