@@ -15,12 +15,14 @@ use std::process::{Child, Command, Stdio};
 /// Nobody: a user without any right.
 pub const NOBODY: u32 = 65534;
 
-/// The numbers of this process's open files.
+/// The numbers of this process's open files; not those by which ThreadSanitizer talks to its symbolizer.
 pub fn open_files() -> BTreeSet<i32> {
+    let sanitizers = if std::env::var_os("TSAN_OPTIONS").is_some() { "pipe:" } else { "/fd" };
     let dir = fs::read_dir("/proc/self/fd").unwrap();
     let links = dir.flatten().filter(|entry| {
         let target = fs::read_link(entry.path()).unwrap_or_default();
-        !target.to_string_lossy().ends_with("/fd") // the directory being read
+        let target = target.to_string_lossy();
+        !target.ends_with("/fd") && !target.starts_with(sanitizers) // the directory being read
     });
     links.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
