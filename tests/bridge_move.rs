@@ -5,15 +5,10 @@
 mod common;
 
 use common::api::IFUP;
-use common::bridge::{BridgeApi, Kind, brport, master, port, same_bridge, spare_tap};
+use common::bridge::{BridgeApi, Kind, bridge_words, brport, master, port, same_bridge, spare_tap};
 use common::net::{Events, ip, sysfs, try_ip, unchanged};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-fn bridge_words(words: &str) {
-    let status = std::process::Command::new("bridge").args(words.split_whitespace()).status().unwrap();
-    assert!(status.success(), "bridge {words}");
-}
 
 fn no_bridge(name: &str) -> bool {
     master(name).is_none()

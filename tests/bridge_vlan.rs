@@ -4,14 +4,15 @@
 
 mod common;
 
-use common::api::{ALLOW_EXISTING, IFUP, PERSIST};
-use common::bridge::{BridgeApi, brport, master, port, same_bridge, spare_tap};
-use common::net::{exists, frame, ip, no_news, read_as_guest, send_from_guest, sysfs, unchanged};
-use common::skip;
+use common::api::{ALLOW_EXISTING, IFUP, PERSIST, Rust};
+use common::bridge::{BridgeApi, bridge_words, brport, master, port, same_bridge, spare_tap};
+use common::net::{exists, frame, ip, no_news, send_from_guest, set_up_quietly, unchanged};
+use common::state::{look, look_at_rest, looks_like, restore, save};
+use common::{skip, tun};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use virnetdevtap::bridge::NativeMode;
+use virnetdevtap::state::Fields;
 
 fn vlan_bridge(name: &str, default_pvid: u16) {
     ip(&format!("link add {name} type bridge"));
@@ -100,9 +101,81 @@ fn bad_ones(api: &dyn BridgeApi) {
     }
 }
 
-fn hears(queue: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).unwrap() > 0 && read_as_guest(queue, 0).len() >= 100
+/// A frame of ours with the tag of a VLAN in it.
+fn tagged(vid: u8, len: usize) -> Vec<u8> {
+    let mut bytes = frame(len);
+    bytes.splice(12..12, [0x81, 0x00, 0x00, vid]);
+    bytes
+}
+
+/// All frames of ours that have come: the VLAN in their tag, 0 without, and their length without it.
+fn heard(queue: &OwnedFd) -> Vec<(u8, usize)> {
+    nix::fcntl::fcntl(queue, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+    let mut frames = Vec::new();
+    let mut buffer = [0; 2048];
+    while let Ok(len) = nix::unistd::read(queue, &mut buffer) {
+        match buffer[12..18] {
+            [0x88, 0xb5, ..] => frames.push((0, len)),
+            [0x81, 0x00, 0x00, vid, 0x88, 0xb5] => frames.push((vid, len - 4)),
+            _ => {}
+        }
+    }
+    frames
+}
+
+fn native_vlans_of_trunks(api: &dyn BridgeApi) {
+    vlan_bridge("br0", 1);
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap_or_default();
+    let guest = |name: &str, port| api.create_in(name, IFUP, &port).unwrap().tap.queues.into_iter().next().unwrap();
+    let five = guest("five0", port("br0").vlan(5));
+    let default = guest("default0", port("br0"));
+    let untagged = guest("untagged0", port("br0").vlans(true, &[5, 6], NativeMode::Untagged, 5));
+    let with_tag = guest("tagged0", port("br0").vlans(true, &[6], NativeMode::Tagged, 5));
+    let all = || [&five, &untagged, &with_tag, &default].map(heard);
+    all();
+    send_from_guest(&five, &frame(100));
+    assert_eq!(all(), [vec![], vec![(0, 100)], vec![(5, 100)], vec![]]);
+    send_from_guest(&untagged, &frame(101));
+    assert_eq!(all(), [vec![(0, 101)], vec![], vec![(5, 101)], vec![]]);
+    send_from_guest(&with_tag, &frame(102));
+    assert_eq!(all(), [vec![(0, 102)], vec![(0, 102)], vec![], vec![]]);
+    send_from_guest(&with_tag, &tagged(6, 103));
+    assert_eq!(all(), [vec![], vec![(6, 103)], vec![], vec![]]);
+    send_from_guest(&untagged, &tagged(1, 104));
+    send_from_guest(&with_tag, &tagged(1, 105));
+    assert_eq!(all(), [const { Vec::new() }; 4], "no trunk is in the bridge's default VLAN");
+}
+
+/// A hypervisor's host may have been changed meanwhile; or the tap was lost.
+fn saved_vlans_come_back() {
+    vlan_bridge("br0", 1);
+    tun::make("tap0", tun::TAP | tun::NO_PI);
+    Rust.attach("tap0", &port("br0").vlans(true, &[5, 6, 7, 9], NativeMode::Tagged, 5).isolated()).unwrap();
+    bridge_words("link set dev tap0 cost 77 hairpin on");
+    bridge_words("fdb add 52:54:00:00:00:01 dev tap0 master static vlan 6");
+    set_up_quietly("tap0");
+    assert_eq!(vlans("tap0"), "5 PVID, 6, 7, 9");
+    let mut before = look_at_rest("tap0", Some("br0"));
+    for words in ["vlan del dev tap0 vid 6", "vlan add dev tap0 vid 8 pvid untagged", "link set dev tap0 isolated off"] {
+        save("tap0").unwrap();
+        bridge_words(words);
+        assert_ne!(look("tap0", Some("br0")), before, "{words}");
+        assert_eq!(restore("tap0").unwrap(), Fields::MASTER, "{words}");
+        looks_like(&before, "tap0", Some("br0"));
+    }
+    save("tap0").unwrap();
+    ip("link set tap0 nomaster");
+    assert_eq!(restore("tap0").unwrap(), Fields::MASTER);
+    looks_like(&before, "tap0", Some("br0"));
+
+    save("tap0").unwrap();
+    ip("link del tap0");
+    assert_eq!(restore("tap0").unwrap(), Fields::VANISHED);
+    let now = look("tap0", Some("br0"));
+    before["inode"] = now["inode"].clone();
+    before["link"]["inet6_addr_gen_mode"] = now["link"]["inet6_addr_gen_mode"].clone();
+    looks_like(&before, "tap0", Some("br0"));
+    assert_eq!(vlans("tap0"), "5 PVID, 6, 7, 9");
 }
 
 fn vlans_separate(api: &dyn BridgeApi) {
@@ -114,20 +187,17 @@ fn vlans_separate(api: &dyn BridgeApi) {
     let six = guest("six0", port("br0").vlan(6));
     let trunk = guest("trunk0", port("br0").vlans(true, &[5, 6], NativeMode::Default, 0));
     let plain = guest("plain0", port("br0"));
-    let all = [&five, &also_five, &six, &trunk, &plain];
-    for queue in all {
-        nix::fcntl::fcntl(queue, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
-        let mut buffer = [0; 2048];
-        while nix::unistd::read(queue, &mut buffer).is_ok() {}
-    }
+    let all = || [&five, &also_five, &six, &trunk, &plain].map(heard);
+    all();
     send_from_guest(&five, &frame(100));
-    assert!(hears(&also_five) && !hears(&six) && !hears(&plain));
-    let mut buffer = [0; 2048];
-    let len = nix::unistd::read(&trunk, &mut buffer).unwrap();
-    assert_eq!((len, &buffer[12..16]), (104, [0x81, 0x00, 0x00, 0x05].as_slice()), "the trunk has it with its tag");
+    assert_eq!(all(), [vec![], vec![(0, 100)], vec![], vec![(5, 100)], vec![]]);
     send_from_guest(&plain, &frame(100));
-    assert!(!all.iter().any(|queue| hears(queue)), "the default VLAN has no other port");
-    assert_eq!(sysfs("six0", "statistics/tx_packets").unwrap(), "0");
+    assert_eq!(all(), [const { Vec::new() }; 5], "the default VLAN has no other port");
+    send_from_guest(&trunk, &tagged(6, 100));
+    assert_eq!(all(), [vec![], vec![], vec![(0, 100)], vec![], vec![]]);
+    send_from_guest(&trunk, &frame(100));
+    assert_eq!(all(), [const { Vec::new() }; 5], "a trunk without a native VLAN takes no frame without a tag");
 }
 
-each_api!(each_form, moves_and_force, bad_ones, vlans_separate);
+each_api!(each_form, moves_and_force, bad_ones, native_vlans_of_trunks, vlans_separate);
+netns_tests![saved_vlans_come_back];

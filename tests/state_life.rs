@@ -6,7 +6,9 @@ mod common;
 
 use common::api::{C, NONE, PERSIST, TapApi, VNET_HDR};
 use common::hostile::{attack_named, need_users, set_persist};
-use common::net::{Event, Events, exists, frame, interfaces, ip, send_from_host, set_up_quietly, sysfs, try_read_as_guest};
+use common::net::{
+    Event, Events, exists, frame, interfaces, ip, send_from_host, set_up_quietly, sysfs, try_ip, try_read_as_guest,
+};
 use common::process::{Forked, Holder, open_files};
 use common::state::{
     Log, check, deletable, discard, hold, list, look, look_at_rest, looks_like, nothing_recorded, reclaim, record, restore,
@@ -182,12 +184,20 @@ fn a_file_in_flight() {
     end(SINGLE);
 }
 
+fn rename(from: &str, to: &str) {
+    if !try_ip(&format!("link set {from} name {to}")).status.success() {
+        // Linux 6.1 wants it down for that
+        ip(&format!("link set {from} down name {to}"));
+        ip(&format!("link set {to} up"));
+    }
+}
+
 fn renamed_while_held() {
     for flags in KINDS {
         for stranger in [false, true] {
             let before = bridged(flags);
             let queue = begin(flags);
-            ip("link set tap0 name moved0");
+            rename("tap0", "moved0");
             if stranger {
                 tun::make("tap0", SINGLE);
                 ip("link set tap0 alias not-yours");
@@ -202,7 +212,7 @@ fn renamed_while_held() {
                 looks_like(&theirs, "tap0", None);
                 assert!(tun::flags("moved0").unwrap() & tun::PERSIST != 0);
                 ip("link del tap0");
-                ip("link set moved0 name tap0");
+                rename("moved0", "tap0");
             } else {
                 assert_eq!(changed, Fields::NAME | Fields::PERSIST);
             }

@@ -167,16 +167,16 @@ fn parse(output: &str) -> Option<OvsPort> {
     Some(OvsPort { bridge, port: pairs, interface })
 }
 
-/// Makes the tap the port that it was.
-pub(super) fn put_back(tap: &IfName, port: &OvsPort) -> Result<()> {
+/// Makes the tap the port that it was. `anew`: even if the database says that it is, since the switch has lost it.
+pub(super) fn put_back(tap: &IfName, port: &OvsPort, anew: bool) -> Result<()> {
     let failed = |(errno, why)| Error::internal(errno, format!("Unable to put {tap} back on OVS bridge {}: {why}", port.bridge));
     let name = tap.as_str();
     let now = read(tap)?;
-    if now.as_ref() == Some(port) {
+    if now.as_ref() == Some(port) && !anew {
         return Ok(());
     }
     let mut vsctl = Vsctl::new();
-    if now.is_none_or(|now| now.bridge != port.bridge) {
+    if anew || now.is_none_or(|now| now.bridge != port.bridge) {
         vsctl = vsctl.delete(tap).command(&["add-port", &port.bridge, name]);
     }
     for (table, columns) in [("Port", &port.port), ("Interface", &port.interface)] {

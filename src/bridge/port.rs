@@ -112,7 +112,8 @@ fn vlans(netlink: &mut Netlink, ifindex: i32) -> std::result::Result<Vec<Vlan>, 
 pub(crate) fn apply(netlink: &mut Netlink, ifindex: i32, port: Option<&Port>) -> Result<()> {
     let link = existing(netlink, ifindex)?;
     if let Some(ovs) = port.and_then(|port| port.ovs.as_ref()) {
-        return apply_ovs(netlink, &link, ovs);
+        let lost = link.master.is_none() && port.is_some_and(|port| port.master.ifindex != 0);
+        return apply_ovs(netlink, &link, ovs, lost);
     }
     leave_ovs(netlink, &link)?;
     let link = existing(netlink, ifindex)?;
@@ -140,25 +141,44 @@ pub(crate) fn apply(netlink: &mut Netlink, ifindex: i32, port: Option<&Port>) ->
     }
     set_vlans(netlink, ifindex, &port.vlans).map_err(|(_, refusal)| failed(refusal))?;
 
+    let wanted: Vec<_> = port.fdb.iter().filter(|entry| link.mac != entry.mac).copied().collect();
+    set_fdb(netlink, &link, &wanted).map_err(failed)
+}
+
+/// Makes these the fixed forwarding entries of the port, besides its own address. First those without a VLAN: the kernel
+/// adds and deletes such an entry in each VLAN of the port as well (`br_fdb_add()`, `br_fdb_delete()`).
+fn set_fdb(netlink: &mut Netlink, link: &Link, wanted: &[FdbEntry]) -> std::result::Result<(), Refusal> {
     let bridge = link.master.unwrap_or_default();
-    let fixed = bridge::fdb(netlink, ifindex, bridge).map_err(|errno| failed(errno.into()))?;
-    for entry in fixed.iter().filter(|entry| link.mac != entry.mac && !port.fdb.contains(entry)) {
-        bridge::delete_fdb(netlink, ifindex, entry).map_err(failed)?;
-    }
-    for entry in port.fdb.iter().filter(|entry| !fixed.contains(entry)) {
-        bridge::add_fdb(netlink, ifindex, entry).map_err(failed)?;
+    let read = |netlink: &mut Netlink| -> std::result::Result<Vec<FdbEntry>, Errno> {
+        let mut fixed = bridge::fdb(netlink, link.ifindex, bridge)?;
+        fixed.retain(|entry| link.mac != entry.mac);
+        Ok(fixed)
+    };
+    for in_vlans in [false, true] {
+        let now = read(netlink)?;
+        if now == wanted {
+            return Ok(());
+        }
+        for entry in now.iter().filter(|entry| (entry.vid != 0) == in_vlans && !wanted.contains(entry)) {
+            bridge::delete_fdb(netlink, link.ifindex, entry)?;
+        }
+        let now = read(netlink)?;
+        for entry in wanted.iter().filter(|entry| (entry.vid != 0) == in_vlans && !now.contains(entry)) {
+            bridge::add_fdb(netlink, link.ifindex, entry)?;
+        }
     }
     Ok(())
 }
 
-fn apply_ovs(netlink: &mut Netlink, link: &Link, ovs: &OvsPort) -> Result<()> {
+/// `lost`: the kernel's datapath does not have the tap, which may have been made anew; the database has its records still.
+fn apply_ovs(netlink: &mut Netlink, link: &Link, ovs: &OvsPort, lost: bool) -> Result<()> {
     let failed = || format!("Unable to put {} back on OVS bridge {}", name_of(link), ovs.bridge);
     let master = link.master.map(|master| link::get(netlink, By::Index(master))).transpose().context(failed)?.flatten();
     if master.is_some_and(|master| kind_of(&master) != OPENVSWITCH) {
         set_master(netlink, link.ifindex, None).context(failed)?;
     }
     let name = link.name.ok_or_else(|| Error::system(Errno::EINVAL, failed()))?;
-    openvswitch::put_back(&name, ovs)
+    openvswitch::put_back(&name, ovs, lost)
 }
 
 /// Open vSwitch's kernel datapath lets go of a port only when its database says so.
@@ -283,8 +303,9 @@ mod tests {
             let (ifindex, before) = tap0(netlink);
             let port = before.clone().expect("in a bridge");
             assert_eq!(["cost", "isolated", "learning"].map(|name| port.options.get(name)), [Some(&77), Some(&1), Some(&0)]);
-            assert_eq!(port.fdb.len(), 2, "{port:?}");
-            assert_eq!(Port::from_json(&port.to_json()), Ok(port));
+            // and each once more for the default VLAN, where there is VLAN filtering
+            assert_eq!(port.fdb.iter().filter(|entry| entry.vid == 0).count(), 2, "{port:?}");
+            assert_eq!(Port::from_json(&port.to_json()), Ok(port.clone()));
 
             sh("bridge link set dev tap0 cost 5 hairpin off isolated off nobackup_port
                 bridge fdb del 52:54:00:00:00:01 dev tap0 master
@@ -294,6 +315,12 @@ mod tests {
             assert!(what.contains("isolated 1 became 0") && what.contains("forwarding entries"), "{what}");
             apply(netlink, ifindex, before.as_ref()).unwrap();
             assert_eq!(tap0(netlink).1, before);
+            if !port.vlans.is_empty() {
+                sh("bridge fdb del 52:54:00:00:00:01 dev tap0 master vlan 1
+                    bridge fdb add 52:54:00:00:00:04 dev tap0 master static vlan 1");
+                apply(netlink, ifindex, before.as_ref()).unwrap();
+                assert_eq!(tap0(netlink).1, before);
+            }
 
             for elsewhere in ["nomaster", "master br1"] {
                 sh(&format!("ip link set tap0 {elsewhere}"));

@@ -124,7 +124,9 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
     set(Fields::LINK_GROUP, before.link_group != now.link_group, IFLA_GROUP, &before.link_group.to_ne_bytes());
     let alias = before.alias.clone().unwrap_or_default();
     set(Fields::ALIAS, before.alias != now.alias, IFLA_IFALIAS, alias.as_bytes()); // an empty one takes it away
-    set(Fields::NAME, before.name != now.name, IFLA_IFNAME, &[before.name.as_bytes(), b"\0"].concat());
+    if before.name != now.name {
+        failures.note_if(Fields::NAME, rename(netlink, now, &before.name));
+    }
     if before.mac != now.mac {
         failures.note_if(Fields::MAC, set_mac(netlink, before, index, queue));
     }
@@ -148,6 +150,22 @@ fn apply_link(failures: &mut Failures, netlink: &mut Netlink, before: &Snapshot,
     if before.up != now.up {
         let flags = if before.up { IFF_UP } else { 0 };
         failures.note_if(Fields::UP, link::set(netlink, index, flags, IFF_UP, |_| {}));
+    }
+}
+
+/// Before Linux 6.2 only a device that is down can be renamed.
+fn rename(netlink: &mut Netlink, now: &Snapshot, name: &str) -> Result<(), Refusal> {
+    let index = now.ifindex;
+    let name = [name.as_bytes(), b"\0"].concat();
+    let set = |netlink: &mut Netlink| link::set(netlink, index, 0, 0, |request| drop_ref(request.attr(IFLA_IFNAME, &name)));
+    match set(netlink) {
+        Err(Refusal { errno: Errno::EBUSY, .. }) if now.up => {
+            link::set(netlink, index, 0, IFF_UP, |_| {})?;
+            let result = set(netlink);
+            link::set(netlink, index, IFF_UP, IFF_UP, |_| {})?;
+            result
+        }
+        result => result,
     }
 }
 

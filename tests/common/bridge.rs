@@ -292,6 +292,12 @@ pub fn master(name: &str) -> Option<String> {
     Some(link.file_name()?.to_str()?.to_owned())
 }
 
+/// Runs bridge(8) with these words; it has to succeed.
+pub fn bridge_words(words: &str) {
+    let status = std::process::Command::new("bridge").args(words.split_whitespace()).status().unwrap();
+    assert!(status.success(), "bridge {words}");
+}
+
 /// An option of a port, as sysfs has it.
 pub fn brport(name: &str, option: &str) -> String {
     std::fs::read_to_string(format!("/sys/class/net/{name}/brport/{option}")).unwrap().trim().to_owned()
