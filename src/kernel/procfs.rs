@@ -7,9 +7,7 @@ use nix::errno::Errno;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::Path;
-#[cfg(feature = "preload")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A process that has a file open which is attached to a tap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +24,7 @@ pub struct Holder {
 pub(crate) enum Sign {
     /// A line of its fdinfo: `iff:<TAB>NAME`, which tun writes (`tun_chr_show_fdinfo()`).
     Line(String),
-    /// The device node that it was opened by: /dev/tapN, with the index of a macvtap.
-    #[cfg(feature = "preload")]
+    /// The device node that it was opened by: /dev/vhost-net, or /dev/tapN, with the index of a macvtap.
     Node(PathBuf),
 }
 
@@ -49,7 +46,6 @@ impl Sign {
                 let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
                 text.is_some_and(|text| text.lines().any(|other| other == line))
             }
-            #[cfg(feature = "preload")]
             Self::Node(node) => fs::read_link(process.join("fd").join(fd)).is_ok_and(|path| path == *node),
         }
     }
@@ -60,9 +56,14 @@ pub(crate) fn holders(name: &IfName) -> Result<Vec<Holder>, Errno> {
     holders_by(&Sign::of_tap(name))
 }
 
+/// Finds the processes that have the kernel's network back-end open. Which taps it holds for them it does not tell.
+pub(crate) fn users_of_vhost() -> Result<Vec<Holder>, Errno> {
+    holders_by(&Sign::Node("/dev/vhost-net".into()))
+}
+
 /// Looks at the files of all processes whose network namespace is the caller's, and of those of others whose file is one
 /// of a device here, if the caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over,
-/// as are those that end meanwhile. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
+/// as are those that end meanwhile. Whoever takes our file for a look at the same moment is found. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
 pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
     let mut found = Vec::new();

@@ -2,11 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::IfName;
-use crate::kernel::procfs;
+use crate::kernel::procfs::{self, Holder};
 use crate::kernel::watch::{CloseWatch, Pause};
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// How long a caller's call waits for a tap that somebody holds.
@@ -98,14 +97,22 @@ pub(crate) fn changing(failed: &str) -> Error {
 
 /// The error for a device that stays held.
 pub(crate) fn held(name: &IfName, failed: &str) -> Error {
-    let mut text = format!("{failed}, it is held by");
     let holders = procfs::holders(name).unwrap_or_default();
-    for (i, holder) in holders.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        let _ = write!(text, "{comma} {} (pid {})", holder.comm, holder.pid); // a String takes everything
-    }
-    if holders.is_empty() {
-        text.push_str(" something that /proc does not show: another user's process, a file in flight, or the kernel");
-    }
+    let text = if holders.is_empty() { held_unseen(failed) } else { format!("{failed}, it is held by {}", list(&holders)) };
     Error::system(Errno::EBUSY, text)
+}
+
+/// The words for a holder that /proc does not show. A hypervisor may close its file when vhost has taken the tap.
+fn held_unseen(failed: &str) -> String {
+    let unseen = "another user's process, a file in flight, or the kernel";
+    let text = format!("{failed}, it is held by something that /proc does not show: {unseen}");
+    match procfs::users_of_vhost() {
+        Ok(users) if !users.is_empty() => format!("{text}, which works through /dev/vhost-net for {}", list(&users)),
+        _ => text,
+    }
+}
+
+fn list(processes: &[Holder]) -> String {
+    let each: Vec<_> = processes.iter().map(|process| format!("{} (pid {})", process.comm, process.pid)).collect();
+    each.join(", ")
 }

@@ -19,6 +19,7 @@ pub mod strace;
 #[cfg(target_arch = "x86_64")]
 pub mod tamper;
 pub mod tun;
+pub mod vhost;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
