@@ -185,7 +185,7 @@ fn real_device_name() {
 /// An unknown bit of one fork means something else in another.
 fn flags() {
     tun::make("tap0", tun::TAP);
-    for bit in 5..32 {
+    for bit in (5..32).step_by(common::count(1, 5)) {
         for known in [NONE, PERSIST | ALLOW_EXISTING] {
             for name in [None, Some(c"new0"), Some(c"tap0")] {
                 let mut slots = [3];

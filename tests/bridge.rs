@@ -6,12 +6,11 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, IFUP, NONE, PERSIST, VNET_HDR};
 use common::bridge::{BridgeApi, MAC, USE_MAC_FOR_BRIDGE, bridge_state, brport, master, port, same_bridge, spare_tap};
-use common::net::{exists, frame, interfaces, ip, ip_batch, no_news, read_as_guest, send_from_guest, sysfs, unchanged};
+use common::net::{exists, frame, interfaces, ip, ip_batch, no_news, send_from_guest, sysfs, try_read_as_guest, unchanged};
 use common::process::as_nobody;
 use common::{count, skip, tun};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 fn is_up(name: &str) -> bool {
     let flags = sysfs(name, "flags").unwrap();
@@ -184,12 +183,19 @@ fn coalescing(api: &dyn BridgeApi) {
 
 fn a_full_bridge(api: &dyn BridgeApi) {
     ip("link add br0 type bridge");
-    let full = 1023; // BR_MAX_PORTS is 1024, and number 0 is not given
-    let lines: Vec<_> = (0..full).map(|i| format!("tuntap add port{i} mode tap\nlink set port{i} master br0\n")).collect();
     if count(1, 0) == 0 {
         skip("1023 ports take too long in a slow machine");
     }
-    ip_batch(&lines.concat());
+    // BR_MAX_PORTS is 1024, and number 0 is not given
+    let fill = |numbers: std::ops::Range<u32>| {
+        let lines = numbers.map(|i| format!("tuntap add port{i} mode tap\nlink set port{i} master br0\n"));
+        ip_batch(&lines.collect::<String>());
+    };
+    fill(0..999);
+    let thousandth = api.create_in("tap1000", IFUP, &port("br0").isolated()).unwrap();
+    assert_eq!((master("tap1000").as_deref(), brport("tap1000", "isolated").as_str()), (Some("br0"), "1"));
+    assert_eq!(brport("tap1000", "port_no"), "0x3e8");
+    fill(1000..1023);
     let failure = same_bridge("br0", || api.create_in("tap0", IFUP | PERSIST, &port("br0")).unwrap_err());
     assert_eq!((failure.code, failure.errno), (38, Errno::EXFULL));
     assert!(failure.text.starts_with("Unable to add bridge br0 port tap0"), "{failure:?}");
@@ -197,7 +203,7 @@ fn a_full_bridge(api: &dyn BridgeApi) {
     ip("link del port5");
     let made = api.create_in("tap0", IFUP, &port("br0")).unwrap();
     assert_eq!(master("tap0").as_deref(), Some("br0"));
-    drop(made);
+    drop((made, thousandth));
 }
 
 fn without_permission(api: &dyn BridgeApi) {
@@ -216,8 +222,7 @@ fn without_permission(api: &dyn BridgeApi) {
 
 /// Is there a frame of ours for this guest?
 fn hears(queue: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(queue.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).unwrap() > 0 && read_as_guest(queue, 0).len() == 100
+    try_read_as_guest(queue, 0).is_some_and(|frame| frame.len() == 100)
 }
 
 fn isolated_ports_do_not_talk(api: &dyn BridgeApi) {

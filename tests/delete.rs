@@ -97,39 +97,53 @@ fn every_holder_is_named(api: &dyn TapApi) {
     assert_eq!(api.holders("tap0").unwrap().len(), 3);
 }
 
+/// No other test has a tap of this name: whoever looks for the holders of a namesake of ours has our file for a moment.
+fn name_of_our_own() -> String {
+    format!("own{}", std::process::id())
+}
+
 /// A namesake in another network namespace is nobody's business.
 fn a_namesake_elsewhere_is_not_named(api: &dyn TapApi) {
-    let made = api.one("tap0", NONE);
+    let name = &name_of_our_own();
+    let made = api.one(name, NONE);
     let holder = Holder::of(&made.queues[0]);
     drop(made);
+    let ((mut reader, mut writer), (mut end, ends)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let ends_raw = ends.as_raw_fd();
     let elsewhere = common::process::Forked::run(|| {
+        nix::unistd::close(ends_raw).unwrap();
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let _namesake = api.one("tap0", NONE);
-        assert_eq!(api.holders("tap0").unwrap(), [nix::unistd::getpid().as_raw()]);
+        let _namesake = api.one(name, NONE);
+        assert_eq!(api.holders(name).unwrap(), [nix::unistd::getpid().as_raw()]);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(end.read(&mut [0]).unwrap(), 0);
     });
-    assert_eq!(api.holders("tap0").unwrap(), [holder.pid()]);
+    reader.read_exact(&mut [0]).unwrap(); // it looks no more
+    assert_eq!(api.holders(name).unwrap(), [holder.pid()]);
+    drop(ends);
     elsewhere.join();
 }
 
 /// Nor while it ends.
 fn a_namesake_that_ends_is_not_named(api: &dyn TapApi) {
     let own = nix::unistd::getpid().as_raw();
+    let name = &name_of_our_own();
     for _ in 0..common::count(10, 3) {
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         let elsewhere = common::process::Forked::run(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            let namesake = tun::open("tap0", TAP).unwrap();
+            let namesake = tun::open(name, TAP).unwrap();
             writer.write_all(b"x").unwrap();
             drop([(); 20].map(|()| Holder::of(&namesake)));
         });
         reader.read_exact(&mut [0]).unwrap(); // it has no file of ours
-        let made = api.one("tap0", NONE);
+        let made = api.one(name, NONE);
         for _ in 0..10 {
-            assert_eq!(api.holders("tap0").unwrap(), [own]);
+            assert_eq!(api.holders(name).unwrap(), [own]);
         }
         elsewhere.join();
         drop(made);
-        assert!(gone("tap0"));
+        assert!(gone(name));
     }
 }
 
@@ -205,6 +219,9 @@ fn a_holder_that_goes_away_at_once(api: &dyn TapApi) {
 
 fn the_owner_needs_no_capability(api: &dyn TapApi) {
     node("/tmp/tun", TUN_NODE, 0o666);
+    node("/tmp/roots", TUN_NODE, 0o600);
+    let none = None::<&str>;
+    nix::mount::mount(Some("/tmp/roots"), "/dev/net/tun", none, nix::mount::MsFlags::MS_BIND, none).unwrap();
     for (name, flags) in [("mine0", TAP), ("mine1", TAP | tun::MULTI_QUEUE), ("mine2", tun::TAP | tun::VNET_HDR)] {
         tun::make_owned(name, flags, NOBODY);
     }

@@ -8,7 +8,8 @@ use common::hostile::{ATTACKS, Attack, Kind, attack_named, drop_program, hostile
 use common::net::{exists, frame, ip, set_up_quietly, sysfs, try_read_as_guest, try_send_from_host};
 use common::process::{NOBODY, TUN_NODE, node};
 use common::state::{
-    Log, check, deletable, hold, look, look_at_rest, looks_like, nothing_recorded, reclaim, restore, restore_with, save,
+    Log, check, deletable, hold, look, look_at_rest, look_when_told, looks_like, nothing_recorded, reclaim, restore,
+    restore_with, save,
 };
 use common::{count, tun};
 use serde_json::Value;
@@ -80,7 +81,7 @@ fn life(before: &Value, master: Option<&str>, attacks: &[&Attack], program: Opti
     });
     drop(queue);
     let seen = attacks.iter().fold(Fields::empty(), |all, attack| all | attack.seen);
-    let left = look("tap0", master);
+    let left = look_when_told("tap0", master);
     assert_eq!(check("tap0").unwrap(), seen, "{names:?}");
     assert_eq!(common::state::differences("", &left, &look("tap0", master)), [""; 0], "Check changes nothing");
     let log = Log::start();

@@ -1,7 +1,7 @@
 //! Save, hold, restore as a manager calls them; what a device looks like before and after, read without the library.
 
 use super::api::Failure;
-use super::net::{gone, ip, sysfs};
+use super::net::{gone, ip, soon, sysfs};
 use super::tun;
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -130,6 +130,8 @@ pub fn look(name: &str, master: Option<&str>) -> Value {
 
 /// Waits until the device looks like this again; the kernel takes up to a second to tell about a carrier (linkwatch).
 pub fn looks_like(before: &Value, name: &str, master: Option<&str>) {
+    let operstate = before["link"]["operstate"].as_str().unwrap().to_lowercase();
+    soon(|| sysfs(name, "operstate").as_deref() == Some(operstate.as_str())); // before the first look, which is dear
     let deadline = Instant::now() + Duration::from_secs(8);
     loop {
         let now = look(name, master);
@@ -144,14 +146,26 @@ pub fn looks_like(before: &Value, name: &str, master: Option<&str>) {
 
 /// The state in which nothing moves any more: no carrier, nobody holds it.
 pub fn look_at_rest(name: &str, master: Option<&str>) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(8);
-    let mut last = look(name, master);
-    while last["link"]["operstate"] != json!("DOWN") {
-        assert!(Instant::now() < deadline, "{name} does not come to rest: {last:#}");
-        std::thread::sleep(Duration::from_millis(20));
-        last = look(name, master);
+    look_when(name, master, || is_down(name))
+}
+
+/// The state when the kernel has told everybody what became of the carrier.
+pub fn look_when_told(name: &str, master: Option<&str>) -> Value {
+    look_when(name, master, || is_down(name) == (sysfs(name, "carrier").as_deref() != Some("1")))
+}
+
+fn is_down(name: &str) -> bool {
+    sysfs(name, "operstate").as_deref() == Some("down")
+}
+
+fn look_when(name: &str, master: Option<&str>, wanted: impl Fn() -> bool) -> Value {
+    assert!(soon(&wanted), "{name} does not come to rest: {:#}", look(name, master));
+    loop {
+        let look = look(name, master);
+        if wanted() {
+            return look;
+        }
     }
-    last
 }
 
 pub fn differences(path: &str, a: &Value, b: &Value) -> Vec<String> {
