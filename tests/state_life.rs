@@ -187,7 +187,8 @@ fn a_file_in_flight() {
 fn rename(from: &str, to: &str) {
     if !try_ip(&format!("link set {from} name {to}")).status.success() {
         // Linux 6.1 wants it down for that
-        ip(&format!("link set {from} down name {to}"));
+        ip(&format!("link set {from} down"));
+        ip(&format!("link set {from} name {to}"));
         ip(&format!("link set {to} up"));
     }
 }

@@ -131,7 +131,7 @@ pub fn look(name: &str, master: Option<&str>) -> Value {
 /// Waits until the device looks like this again; the kernel takes up to a second to tell about a carrier (linkwatch).
 pub fn looks_like(before: &Value, name: &str, master: Option<&str>) {
     let operstate = before["link"]["operstate"].as_str().unwrap().to_lowercase();
-    soon(|| sysfs(name, "operstate").as_deref() == Some(operstate.as_str())); // before the first look, which is dear
+    patiently(|| sysfs(name, "operstate").as_deref() == Some(operstate.as_str())); // before the first look, which is dear
     let deadline = Instant::now() + Duration::from_secs(8);
     loop {
         let now = look(name, master);
@@ -154,12 +154,22 @@ pub fn look_when_told(name: &str, master: Option<&str>) -> Value {
     look_when(name, master, || is_down(name) == (sysfs(name, "carrier").as_deref() != Some("1")))
 }
 
+/// What takes up to a second is not asked for too often: that is dear, too, on a slow machine.
+fn patiently(so: impl Fn() -> bool) -> bool {
+    soon(|| {
+        so() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }
+    })
+}
+
 fn is_down(name: &str) -> bool {
     sysfs(name, "operstate").as_deref() == Some("down")
 }
 
 fn look_when(name: &str, master: Option<&str>, wanted: impl Fn() -> bool) -> Value {
-    assert!(soon(&wanted), "{name} does not come to rest: {:#}", look(name, master));
+    assert!(patiently(&wanted), "{name} does not come to rest: {:#}", look(name, master));
     loop {
         let look = look(name, master);
         if wanted() {
