@@ -152,10 +152,13 @@ fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &[&Doomed], pace: 
     let mut now = match link::get_each(netlink, attached.iter().map(By::Name), false) {
         Ok(links) => links.into_iter(),
         Err(errno) => {
-            for (_, Taken { link, queue }) in taken {
+            for (at, Taken { link, queue }) in taken {
                 give_back(netlink, tunpath, &link, queue);
+                if let (Some(verdict), Some(doomed)) = (verdicts.get_mut(at), doomed.get(at)) {
+                    *verdict = Err(Error::system(errno, failed(&doomed.name)));
+                }
             }
-            return all_failed(errno);
+            return verdicts;
         }
     };
     taken.retain(|(_, tap)| open::is_still(&tap.link, now.next().flatten().as_ref()));
