@@ -46,9 +46,8 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// None if nothing changed.
-    pub(crate) fn of<T: PartialEq>(field: Fields, what: &str, was: &T, now: &T, show: impl Fn(&T) -> String) -> Option<Self> {
-        (was != now).then(|| Self::found(field, what, &show(was), &show(now)))
+    pub(crate) fn persist(was: bool, now: bool) -> Self {
+        Self::found(Fields::PERSIST, "persist flag", &was.to_string(), &now.to_string())
     }
 
     #[cold]
@@ -60,8 +59,30 @@ impl Change {
         Self { field, what: what.into(), ordinary: false }
     }
 
-    pub(crate) fn ordinary(self) -> Self {
-        Self { ordinary: true, ..self }
+    pub(crate) fn make_ordinary(&mut self) {
+        self.ordinary = true;
+    }
+}
+
+/// Everything that was found changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(pub Vec<Change>);
+
+impl Changes {
+    /// Adds a property if it is not what it was.
+    pub(crate) fn compare<T: PartialEq>(
+        &mut self,
+        field: Fields,
+        what: &str,
+        was: &T,
+        now: &T,
+        show: impl Fn(&T) -> String,
+    ) -> Option<&mut Change> {
+        if was == now {
+            return None;
+        }
+        self.0.push(Change::found(field, what, &show(was), &show(now)));
+        self.0.last_mut()
     }
 }
 

@@ -13,11 +13,10 @@ use crate::kernel::{IfName, netns};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
-use std::fs::{DirBuilder, File};
+use nix::unistd::{UnlinkatFlags, fsync, mkdir, unlinkat};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Records of another version are not touched. New attributes need no new version: they are kept unread.
@@ -131,7 +130,7 @@ impl StateDir {
             return Ok(dir);
         }
         let failed = || format!("Unable to create state directory {}", path.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_errno).context(failed)?;
+        make_dir(path).context(failed)?;
         Self::open(path)?.ok_or_else(|| Error::system(Errno::ENOENT, failed()))
     }
 
@@ -293,6 +292,21 @@ impl StateDir {
 
     fn shown(&self, name: &IfName) -> String {
         self.path.join(file_name(name)).display().to_string()
+    }
+}
+
+/// Makes a directory for its owner alone, and those that it is to be in.
+fn make_dir(path: &Path) -> std::result::Result<(), Errno> {
+    let make = || match mkdir(path, Mode::S_IRWXU) {
+        Err(Errno::EEXIST) => Ok(()), // what it is, opening it tells
+        result => result,
+    };
+    match (make(), path.parent()) {
+        (Err(Errno::ENOENT), Some(parent)) if !parent.as_os_str().is_empty() => {
+            make_dir(parent)?;
+            make()
+        }
+        (result, _) => result,
     }
 }
 

@@ -115,8 +115,9 @@ impl Restore<'_> {
     fn find_created(&mut self, created: &Created, outcome: &mut Outcome) -> Result<Option<Box<Link>>> {
         let Located::Here(link) = locate(self.netlink, self.name, created.into(), None)? else { return Ok(None) };
         let persist = link.tap().is_some_and(|tun| tun.persist);
-        let change = Change::of(Fields::PERSIST, "persist flag", &created.persist, &persist, ToString::to_string);
-        outcome.changes.extend(change);
+        if persist != created.persist {
+            outcome.changes.push(Change::persist(created.persist, persist));
+        }
         Ok(Some(link))
     }
 
@@ -205,13 +206,12 @@ impl Restore<'_> {
     fn keep_alive(&mut self, before: &Snapshot, link: &Link, guard: &Guard, outcome: &mut Outcome) -> Result<()> {
         let failed = || format!("Unable to restore the persist flag of {}", self.name);
         if carrier_was_set_off(link, guard.as_fd())? {
-            outcome.changes.extend(Change::of(Fields::CARRIER, "carrier", &"on", &"off", ToString::to_string));
+            outcome.changes.push(Change::new(Fields::CARRIER, "carrier was on, hypervisor left off"));
         }
         let (Some(before), Some(now)) = (&before.tap, link.tap()) else { return Ok(()) };
         if before.persist != now.persist {
             tun::set_persist(guard.as_fd(), before.persist).context(failed)?;
-            let change = Change::of(Fields::PERSIST, "persist flag", &before.persist, &now.persist, ToString::to_string);
-            outcome.changes.extend(change);
+            outcome.changes.push(Change::persist(before.persist, now.persist));
         }
         outcome.changes.extend(put_owners_back(before, now, guard.as_fd()));
         Ok(())

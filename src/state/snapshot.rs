@@ -1,6 +1,6 @@
 //! What a tap or macvtap is like at one moment: everything that can be read and put back.
 
-use super::fields::{Change, Fields};
+use super::fields::{Change, Changes, Fields};
 use crate::bridge::port::{self, Port};
 use crate::json::json_object;
 use crate::kernel::link::{self, By, Link, Tun};
@@ -135,27 +135,25 @@ impl Snapshot {
 
     /// What is different `now`. What could not be read on either side counts as the same.
     pub(crate) fn changes(&self, now: &Self) -> Vec<Change> {
-        let mut all = vec![
-            Change::of(Fields::LINK_TYPE, "link type", &self.link_type, &now.link_type, ToString::to_string),
-            Change::of(Fields::MAC, "MAC", &self.mac, &now.mac, |mac| show_mac(mac)),
-            Change::of(Fields::MTU, "MTU", &self.mtu, &now.mtu, ToString::to_string),
-            Change::of(Fields::TXQLEN, "txqueuelen", &self.txqlen, &now.txqlen, ToString::to_string),
-            Change::of(Fields::UP, "link", &self.up, &now.up, |up| if *up { "up" } else { "down" }.into()),
-            Change::of(Fields::ALIAS, "alias", &self.alias, &now.alias, show),
-            Change::of(Fields::NAME, "name", &self.name, &now.name, Clone::clone),
-            Change::of(Fields::LINK_GROUP, "link group", &self.link_group, &now.link_group, ToString::to_string),
-            Change::of(Fields::ALTNAMES, "altnames", &self.altnames, &now.altnames, |names| names.join(" ")),
-        ];
-        for what in port::changes(self.port.as_ref(), now.port.as_ref()) {
-            all.push(Some(Change::new(Fields::MASTER, what)));
-        }
+        let mut all = Changes::default();
+        all.compare(Fields::LINK_TYPE, "link type", &self.link_type, &now.link_type, ToString::to_string);
+        all.compare(Fields::MAC, "MAC", &self.mac, &now.mac, |mac| show_mac(mac));
+        all.compare(Fields::MTU, "MTU", &self.mtu, &now.mtu, ToString::to_string);
+        all.compare(Fields::TXQLEN, "txqueuelen", &self.txqlen, &now.txqlen, ToString::to_string);
+        all.compare(Fields::UP, "link", &self.up, &now.up, |up| if *up { "up" } else { "down" }.into());
+        all.compare(Fields::ALIAS, "alias", &self.alias, &now.alias, show);
+        all.compare(Fields::NAME, "name", &self.name, &now.name, Clone::clone);
+        all.compare(Fields::LINK_GROUP, "link group", &self.link_group, &now.link_group, ToString::to_string);
+        all.compare(Fields::ALTNAMES, "altnames", &self.altnames, &now.altnames, |names| names.join(" "));
+        let port = port::changes(self.port.as_ref(), now.port.as_ref());
+        all.0.extend(port.into_iter().map(|what| Change::new(Fields::MASTER, what)));
         if let (Some(was), Some(now)) = (&self.macvtap, &now.macvtap) {
-            all.push(Change::of(Fields::MAC, "MAC of the device below", &was.lower_mac, &now.lower_mac, |mac| show_mac(mac)));
+            all.compare(Fields::MAC, "MAC of the device below", &was.lower_mac, &now.lower_mac, |mac| show_mac(mac));
         }
         if let (Some(was), Some(now)) = (&self.tap, &now.tap) {
-            all.extend(was.changes(now));
+            was.compare(now, &mut all);
         }
-        all.into_iter().flatten().collect()
+        all.0
     }
 }
 
@@ -164,35 +162,37 @@ const VIRTIO_NET_HDR_SIZES: [i32; 3] = [10, 12, 20];
 
 impl TapState {
     pub(crate) fn owners_changed(&self, owner: Option<u32>, group: Option<u32>) -> Vec<Change> {
-        let owner = Change::of(Fields::OWNER, "owner", &self.owner, &owner, show);
-        owner.into_iter().chain(Change::of(Fields::GROUP, "group", &self.group, &group, show)).collect()
+        let mut changes = Changes::default();
+        self.compare_owners(owner, group, &mut changes);
+        changes.0
     }
 
-    fn changes(&self, now: &Self) -> Vec<Option<Change>> {
+    fn compare_owners(&self, owner: Option<u32>, group: Option<u32>, all: &mut Changes) {
+        all.compare(Fields::OWNER, "owner", &self.owner, &owner, show);
+        all.compare(Fields::GROUP, "group", &self.group, &group, show);
+    }
+
+    fn compare(&self, now: &Self, all: &mut Changes) {
         let show_flags = |flags: &u16| format!("0x{flags:04x}");
-        let mut all = vec![
-            Change::of(Fields::PERSIST, "persist flag", &self.persist, &now.persist, ToString::to_string),
-            Change::of(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags).map(Change::ordinary),
-        ];
-        all.extend(self.owners_changed(now.owner, now.group).into_iter().map(Some));
+        all.compare(Fields::PERSIST, "persist flag", &self.persist, &now.persist, ToString::to_string);
+        all.compare(Fields::FLAGS, "flags", &self.flags, &now.flags, show_flags).map(Change::make_ordinary);
+        self.compare_owners(now.owner, now.group, all);
         if let (Some(was), Some(now)) = (&self.napi, &now.napi) {
-            all.push(Change::of(Fields::FLAGS, "NAPI flags", was, now, show_flags));
+            all.compare(Fields::FLAGS, "NAPI flags", was, now, show_flags);
         }
         if let (Some(was), Some(now)) = (&self.offloads, &now.offloads) {
-            let change = Change::of(Fields::OFFLOADS, "offloads", was, now, |bits| show_offloads(*bits));
-            all.push(change.map(Change::ordinary));
+            let change = all.compare(Fields::OFFLOADS, "offloads", was, now, |bits| show_offloads(*bits));
+            change.map(Change::make_ordinary);
         }
         if let (Some(was), Some(now)) = (&self.queue, &now.queue) {
             let (size, endian) = (Fields::VNET_HDR_SIZE, Fields::VNET_ENDIAN);
-            let change = Change::of(size, "vnet_hdr size", &was.vnet_hdr_size, &now.vnet_hdr_size, ToString::to_string);
-            let ordinary = VIRTIO_NET_HDR_SIZES.contains(&now.vnet_hdr_size);
-            all.push(change.map(|change| if ordinary { change.ordinary() } else { change }));
-            all.push(Change::of(endian, "vnet little-endian", &was.vnet_le, &now.vnet_le, ToString::to_string));
-            all.push(Change::of(endian, "vnet big-endian", &was.vnet_be, &now.vnet_be, show));
+            let change = all.compare(size, "vnet_hdr size", &was.vnet_hdr_size, &now.vnet_hdr_size, ToString::to_string);
+            change.filter(|_| VIRTIO_NET_HDR_SIZES.contains(&now.vnet_hdr_size)).map(Change::make_ordinary);
+            all.compare(endian, "vnet little-endian", &was.vnet_le, &now.vnet_le, ToString::to_string);
+            all.compare(endian, "vnet big-endian", &was.vnet_be, &now.vnet_be, show);
             let show = |len: &u16| format!("of {len} instructions");
-            all.push(Change::of(Fields::FILTERS, "socket filter", &was.filter_len, &now.filter_len, show));
+            all.compare(Fields::FILTERS, "socket filter", &was.filter_len, &now.filter_len, show);
         }
-        all
     }
 }
 
@@ -218,7 +218,7 @@ fn flags(tun: &Tun) -> TunFlags {
     flags
 }
 
-#[allow(clippy::ref_option)] // for Change::of()
+#[allow(clippy::ref_option)] // for Changes::compare()
 fn show<T: Debug>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "none".into(), |value| format!("{value:?}"))
 }
