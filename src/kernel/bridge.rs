@@ -22,6 +22,8 @@ const RTM_GETVLAN: u16 = 114;
 const BRIDGE_VLANDB_ENTRY: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
+const BRIDGE_VLANDB_DUMP_FLAGS: u16 = 1;
+const BRIDGE_VLANDB_DUMPF_STATS: u32 = 1;
 const BR_VLAN_MSG: usize = 8;
 
 const NDMSG: usize = 12;
@@ -167,12 +169,26 @@ pub(crate) fn delete_vlans(netlink: &mut Netlink, ifindex: i32, vlans: &[Vlan]) 
 
 /// The VLANs of one port, in rising order (RTM_GETVLAN, Linux 5.6). EOPNOTSUPP: the kernel has no VLAN filtering.
 pub(crate) fn vlans(netlink: &mut Netlink, ifindex: i32) -> Result<Vec<Vlan>, Errno> {
+    // With counters, each VLAN has an entry of its own. Without, those that follow the PVID are made one range with it, of
+    // which Linux up to 6.1 at least then tells the first only: br_vlan_dump_dev() and br_vlan_fill_vids().
+    match dump_vlans(netlink, ifindex, BRIDGE_VLANDB_DUMPF_STATS) {
+        Err(Errno::EINVAL) => dump_vlans(netlink, ifindex, 0), // older than these counters
+        vlans => vlans,
+    }
+}
+
+fn dump_vlans(netlink: &mut Netlink, ifindex: i32, flags: u32) -> Result<Vec<Vlan>, Errno> {
     let mut header = [0; BR_VLAN_MSG];
     let [family, _, _, _, index @ ..] = &mut header;
     *family = AF_BRIDGE;
     *index = ifindex.to_ne_bytes();
     let mut found = Found::default();
-    netlink.dump(RTM_GETVLAN, &header, |_| {}, |message| found.add(message, Vlan::decode))?;
+    let fill = |request: &mut Request| {
+        if flags != 0 {
+            request.attr_u32(BRIDGE_VLANDB_DUMP_FLAGS, flags);
+        }
+    };
+    netlink.dump(RTM_GETVLAN, &header, fill, |message| found.add(message, Vlan::decode))?;
     found.sorted()
 }
 
