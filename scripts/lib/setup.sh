@@ -11,6 +11,7 @@ debian_package() {
     nm | readelf | objdump) echo binutils ;;
     ninja) echo ninja-build ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;
+    ovs-vsctl) echo openvswitch-switch ;;
     ping) echo iputils-ping ;;
     unshare | setpriv) echo util-linux ;;
     venv) echo python3-venv ;;
