@@ -138,6 +138,7 @@ static void fork_only(void)
 
     WORKS(virNetDevTapCreate(&name, NULL, &fd, 1, 0), "a tap of the parent's");
     fflush(stdout);
+    tap_wait_for_threads(); /* what belongs to a thread that the child does not have is a leak to it */
     pid = fork();
     if (pid == 0) {
         int rc = use_library();
