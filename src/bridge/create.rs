@@ -4,13 +4,18 @@ use super::plug::{Extra, Plug, Target};
 use super::{Coalesce, PortConfig, attach};
 use crate::error::{Context, Error, Result};
 use crate::host::warning;
+use crate::kernel::IfName;
 use crate::kernel::ethtool;
-use crate::kernel::link::{self, By};
+use crate::kernel::link::{self, By, Link};
+use crate::kernel::names;
 use crate::kernel::netlink::Netlink;
 use crate::tap::{self, CreateFlags, DEFAULT_TUNPATH, NameRequest, Tap};
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
+
+/// `ETH_DATA_LEN`, with which tun makes its devices (`tun_net_init()`).
+const NEW_MTU: u32 = 1500;
 
 /// A tap in its bridge port.
 #[derive(Debug)]
@@ -67,8 +72,8 @@ fn plug(
 ) -> Result<Option<Coalesce>> {
     let name = tap.name();
     let failed = || format!("Unable to find tap device {name}");
-    let link = link::get(&mut netlink, By::Name(name)).context(failed)?;
-    let link = link.filter(|_| tap.is_named(name)).ok_or_else(|| {
+    let link = if tap.is_new() && mac.is_some() { new_link(&netlink, name) } else { link::get(&mut netlink, By::Name(name)) };
+    let link = link.context(failed)?.filter(|_| tap.is_named(name)).ok_or_else(|| {
         Error::system(Errno::EAGAIN, format!("{}, it was renamed meanwhile", failed())) // by udev, say
     })?;
     let mut mac = mac.or_else(|| link.mac.as_slice().try_into().ok());
@@ -97,6 +102,15 @@ fn plug(
         warning!("{e}");
     }
     result
+}
+
+/// What has to be known of a tap that was made just now; half of what it takes to ask for everything.
+fn new_link(netlink: &Netlink, name: &IfName) -> std::result::Result<Option<Link>, Errno> {
+    match names::index_of(netlink, name) {
+        Ok(ifindex) => Ok(Some(Link { ifindex, name: Some(*name), mtu: NEW_MTU, ..Link::default() })),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Names of the numbers, in their order in `struct ethtool_coalesce`.

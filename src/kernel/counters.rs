@@ -2,9 +2,9 @@
 
 use super::attr::{self, u64_at};
 use super::ifname::IfName;
+use super::names;
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
-use std::os::fd::AsRawFd;
 
 /// The counters of `struct rtnl_link_stats64` that /proc/net/dev shows in the columns of the same names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) fn decode(message: &[u8]) -> Option<Stats> {
 /// The counters of the interface with exactly this name: SIOCGIFINDEX and RTM_GETSTATS, which together take half as long as
 /// RTM_GETLINK with its hundred other attributes. None: there is none.
 pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>, Errno> {
-    let index = match raw_index(netlink, name) {
+    let index = match names::index_of(netlink, name) {
         Err(Errno::ENODEV) => return Ok(None),
         result => result?,
     };
@@ -64,7 +64,7 @@ pub(crate) fn get(netlink: &mut Netlink, name: &IfName) -> Result<Option<Stats>,
         result => result?,
     };
     // SIOCGIFINDEX takes alternative names, too, and an interface may be renamed at any time
-    let same = match raw_name(netlink, index) {
+    let same = match names::name_of(netlink, index) {
         Err(Errno::ENODEV | Errno::EILSEQ) => false, // gone, or has a name that nobody can ask for
         now => now? == *name,
     };
@@ -85,25 +85,4 @@ pub(crate) fn dump(netlink: &mut Netlink, mut each: impl FnMut(Option<(i32, Stat
         },
     )?;
     if odd { Err(Errno::EBADMSG) } else { Ok(()) }
-}
-
-fn raw_index(netlink: &Netlink, name: &IfName) -> Result<i32, Errno> {
-    let mut request = super::tun::ifreq(name.as_bytes(), super::tun::TunFlags::empty());
-    // SAFETY: SIOCGIFINDEX reads one ifreq and writes it back; `request` is one, and lives until the call is over
-    unsafe { raw::siocgifindex(netlink.socket().as_raw_fd(), &raw mut request) }?;
-    // SAFETY: the union is plain data; the kernel has written this member
-    Ok(unsafe { request.ifr_ifru.ifru_ifindex })
-}
-
-fn raw_name(netlink: &Netlink, ifindex: i32) -> Result<IfName, Errno> {
-    let mut request = super::tun::ifreq(b"", super::tun::TunFlags::empty());
-    request.ifr_ifru.ifru_ifindex = ifindex;
-    // SAFETY: SIOCGIFNAME reads one ifreq and writes it back; `request` is one, and lives until the call is over
-    unsafe { raw::siocgifname(netlink.socket().as_raw_fd(), &raw mut request) }?;
-    super::tun::name_of(&request)
-}
-
-mod raw {
-    nix::ioctl_readwrite_bad!(siocgifindex, libc::SIOCGIFINDEX, libc::ifreq);
-    nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
 }

@@ -9,6 +9,7 @@ use super::ifname::IfName;
 use super::netlink::{Netlink, Refusal};
 use nix::errno::Errno;
 use once_cell::race::OnceBox;
+use std::os::fd::AsRawFd;
 
 const GENLMSGHDR: usize = 4; // u8 command, u8 version, two reserved
 const VERSION: u8 = 1;
@@ -64,4 +65,27 @@ fn find_family(netlink: &mut Netlink, name: &str) -> Result<u16, Refusal> {
     })?;
     let id = answer.get(GENLMSGHDR..).and_then(|attrs| attr::find(attrs, CTRL_ATTR_FAMILY_ID));
     id.and_then(|id| attr::u16_at(id, 0)).ok_or_else(|| Errno::EBADMSG.into())
+}
+
+/// SIOCGIFINDEX: the index of the interface that has this name, or this alternative name.
+pub(crate) fn index_of(netlink: &Netlink, name: &IfName) -> Result<i32, Errno> {
+    let mut request = super::tun::ifreq(name.as_bytes(), super::tun::TunFlags::empty());
+    // SAFETY: SIOCGIFINDEX reads one ifreq and writes it back; `request` is one, and lives until the call is over
+    unsafe { raw::siocgifindex(netlink.socket().as_raw_fd(), &raw mut request) }?;
+    // SAFETY: the union is plain data; the kernel has written this member
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex })
+}
+
+/// SIOCGIFNAME.
+pub(super) fn name_of(netlink: &Netlink, ifindex: i32) -> Result<IfName, Errno> {
+    let mut request = super::tun::ifreq(b"", super::tun::TunFlags::empty());
+    request.ifr_ifru.ifru_ifindex = ifindex;
+    // SAFETY: SIOCGIFNAME reads one ifreq and writes it back; `request` is one, and lives until the call is over
+    unsafe { raw::siocgifname(netlink.socket().as_raw_fd(), &raw mut request) }?;
+    super::tun::name_of(&request)
+}
+
+mod raw {
+    nix::ioctl_readwrite_bad!(siocgifindex, libc::SIOCGIFINDEX, libc::ifreq);
+    nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
 }

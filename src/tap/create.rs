@@ -71,6 +71,11 @@ impl Tap {
         self.current_name().as_ref() == Ok(name)
     }
 
+    /// Was it made just now, and not opened?
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.before, Before::Absent { .. })
+    }
+
     /// A persistent tap stays without a queue.
     pub(crate) fn close_queues(&mut self) {
         self.queues.clear();
@@ -197,7 +202,7 @@ impl Tap {
         self.name = self.current_name()?;
         let name = self.name;
         let has_name = |queue: &OwnedFd| tun::get_iff(queue.as_fd()).is_ok_and(|(attached, _)| attached == name);
-        if matches!(self.before, Before::Absent { .. }) && self.queues.last().is_some_and(has_name) {
+        if self.is_new() && self.queues.last().is_some_and(has_name) {
             return Ok(true);
         }
         let before = self.queues.len();
