@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{Event, Events, assert_as, exists, gone, ip, look, no_news, set_up_quietly, unchanged};
+use common::net::{Event, Events, assert_as, exists, gone, ip, look, no_news, set_up_quietly, soon, unchanged};
 use common::process::{Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::tun;
 use nix::errno::Errno;
@@ -81,6 +81,7 @@ fn the_carrier_stays_as_it_is(api: &dyn TapApi) {
         tun::make("tap0", flags);
         set_up_quietly("tap0");
         ip("link set tap0 master br0");
+        assert!(soon(|| look("tap0").contains("NO-CARRIER")), "the kernel takes its time to notice that nobody has it");
         unchanged("tap0", || api.set_persist("tap0", None, true).unwrap());
         let events = Events::listen();
         api.set_persist("tap0", None, false).unwrap();
