@@ -118,6 +118,36 @@ fn opened_by_several(api: &dyn TapApi) {
     }
 }
 
+/// Two managers with two threads each open the same tap all the time. The threads of one may share it, the managers may not.
+fn opened_by_two_managers(api: &dyn TapApi) {
+    tun::make("tap0", TAP | tun::MULTI_QUEUE);
+    std::fs::create_dir("/tmp/owned").unwrap();
+    let end = Instant::now() + Duration::from_millis(count(2000, 500) as u64);
+    let opens = |thread: u32| {
+        let me = std::process::id().to_string();
+        while Instant::now() < end {
+            let Ok(tap) = api.create(Some("tap0"), None, 1, ALLOW_EXISTING) else { continue };
+            let claim = format!("/tmp/owned/{me}-{thread}");
+            std::fs::write(&claim, "").unwrap();
+            for other in std::fs::read_dir("/tmp/owned").unwrap() {
+                let other = other.unwrap().file_name().into_string().unwrap();
+                assert_eq!(other.split_once('-').unwrap().0, me, "two guests have got one tap");
+            }
+            std::fs::remove_file(claim).unwrap();
+            drop(tap);
+        }
+    };
+    let manager = || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| opens(0));
+            scope.spawn(|| opens(1));
+        });
+    };
+    let other = Forked::run(manager);
+    manager();
+    other.join();
+}
+
 /// A device that is renamed while we hold it stays ours, and its old name may be another's.
 fn renamed_while_open(api: &dyn TapApi) {
     let made = api.create(Some("tap0"), None, 2, NONE).unwrap();
@@ -169,6 +199,7 @@ each_api![
     while_somebody_plays_with_the_name,
     deleted_by_several,
     opened_by_several,
+    opened_by_two_managers,
     renamed_while_open,
     renamed_while_it_is_made,
 ];

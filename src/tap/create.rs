@@ -297,8 +297,10 @@ impl Tap {
         if wanted.contains(TunFlags::MULTI_QUEUE) {
             let failed = || format!("Unable to create tap device {}", self.name);
             let now = link::get(netlink, By::Name(&self.name)).context(failed)?;
-            let ours = u32::try_from(self.queues.len()).unwrap_or(u32::MAX).saturating_add(others);
-            if now.is_some_and(|now| now.queues() > ours) {
+            let ours = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
+            // what this process had before may be closed by now, and then as many queues are another's
+            let are_ours = |now: &Link| now.queues() <= ours.saturating_add(others) && held_by_us_alone(now);
+            if now.is_some_and(|now| now.queues() > ours && !are_ours(&now)) {
                 return Ok(false);
             }
         }
