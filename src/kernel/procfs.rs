@@ -5,7 +5,7 @@ use super::sys::{io_errno as errno, uninterrupted};
 use super::{netns, pidfd, tunprops};
 use nix::errno::Errno;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -38,16 +38,26 @@ impl Sign {
         Self::Node(format!("/dev/tap{ifindex}").into())
     }
 
-    fn is_on(&self, process: &Path, fd: &str) -> bool {
+    fn is_on(&self, process: &Path, fd: &str) -> Result<bool, Errno> {
         match self {
             Self::Line(line) => {
                 let mut buffer = [0; 1024]; // a tun's fdinfo has about 60 bytes; longer ones belong to other kinds of files
-                let read = fs::File::open(process.join("fdinfo").join(fd)).and_then(|mut file| file.read(&mut buffer));
-                let text = read.ok().and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
-                text.is_some_and(|text| text.lines().any(|other| other == line))
+                let path = process.join("fdinfo").join(fd);
+                let read = seen(|| fs::File::open(&path)?.read(&mut buffer))?;
+                let text = read.and_then(|len| std::str::from_utf8(buffer.get(..len)?).ok());
+                Ok(text.is_some_and(|text| text.lines().any(|other| other == line)))
             }
-            Self::Node(node) => fs::read_link(process.join("fd").join(fd)).is_ok_and(|path| path == *node),
+            Self::Node(node) => Ok(seen(|| fs::read_link(process.join("fd").join(fd)))?.is_some_and(|path| path == *node)),
         }
+    }
+}
+
+/// None: it is gone, or may not be looked at. Anything else that fails must not be taken for "there is none".
+fn seen<T>(mut look: impl FnMut() -> io::Result<T>) -> Result<Option<T>, Errno> {
+    match uninterrupted(|| look().map_err(errno)) {
+        Ok(seen) => Ok(Some(seen)),
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -63,16 +73,18 @@ pub(crate) fn users_of_vhost() -> Result<Vec<Holder>, Errno> {
 
 /// Looks at the files of all processes whose network namespace is the caller's, and of those of others whose file is one
 /// of a device here, if the caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over,
-/// as are those that end meanwhile. Whoever takes our file for a look at the same moment is found. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
+/// as are those that end meanwhile; any other error is returned, since who is missing in the answer would count as not there.
+/// Whoever takes our file for a look at the same moment is found. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
 pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
     let mut found = Vec::new();
-    for entry in uninterrupted(|| fs::read_dir("/proc").map_err(errno))?.flatten() {
+    for entry in uninterrupted(|| fs::read_dir("/proc").map_err(errno))? {
+        let entry = entry.map_err(errno)?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let process = entry.path();
         // the same name may be somewhere else; who ends between two looks must not count as being here
-        let elsewhere = fs::read_link(process.join("ns/net")).ok().as_ref() != Some(&here);
-        let Some(fd) = files(&process, sign).next() else { continue };
+        let elsewhere = seen(|| fs::read_link(process.join("ns/net")))?.as_ref() != Some(&here);
+        let Some(fd) = files(&process, sign)?.next().transpose()? else { continue };
         if elsewhere && !device_is_here(pid, fd) {
             continue;
         }
@@ -91,23 +103,34 @@ fn device_is_here(pid: i32, fd: i32) -> bool {
 }
 
 /// The numbers of a process's files with this sign.
-fn files(process: &Path, sign: &Sign) -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir(process.join("fdinfo")).into_iter().flatten().flatten();
-    entries.filter_map(move |entry| {
-        let file_name = entry.file_name();
-        let fd = file_name.to_str()?;
-        if sign.is_on(process, fd) { fd.parse().ok() } else { None }
-    })
+fn files(process: &Path, sign: &Sign) -> Result<impl Iterator<Item = Result<i32, Errno>>, Errno> {
+    let entries = seen(|| fs::read_dir(process.join("fdinfo")))?.into_iter().flatten();
+    Ok(entries.filter_map(move |entry| {
+        let file = || {
+            let file_name = match entry.map_err(errno) {
+                Ok(entry) => entry.file_name(),
+                Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None), // it has ended
+                Err(errno) => return Err(errno),
+            };
+            let fd = file_name.to_str().and_then(|text| Some((text, text.parse().ok()?)));
+            Ok(match fd {
+                Some((text, fd)) if sign.is_on(process, text)? => Some(fd),
+                _ => None,
+            })
+        };
+        file().transpose()
+    }))
 }
 
 /// The files of this process that have the sign.
 #[cfg(feature = "preload")]
-pub(crate) fn own_files(sign: &Sign) -> Vec<i32> {
-    files(Path::new("/proc/self"), sign).collect()
+pub(crate) fn own_files(sign: &Sign) -> Result<Vec<i32>, Errno> {
+    files(Path::new("/proc/self"), sign)?.collect()
 }
 
 /// Has this file of a process still the sign?
 #[cfg(feature = "preload")]
 pub(crate) fn has_still(pid: i32, fd: i32, sign: &Sign) -> bool {
-    sign.is_on(Path::new(&format!("/proc/{pid}")), &fd.to_string())
+    // looked at once more otherwise
+    sign.is_on(Path::new(&format!("/proc/{pid}")), &fd.to_string()).unwrap_or_default()
 }

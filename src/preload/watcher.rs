@@ -159,12 +159,14 @@ impl Watcher {
             return self.look_again(&name, self.distance(&name, &tap));
         }
         let guard = state::guard_number(&name, self.dir);
-        if procfs::own_files(&tap.sign).iter().any(|fd| Some(*fd) != guard) {
-            return self.look_again(&name, Some(STARTING)); // the hypervisor does not have it yet
+        match procfs::own_files(&tap.sign) {
+            Ok(files) if files.iter().all(|fd| Some(*fd) == guard) => {}
+            _ => return self.look_again(&name, Some(STARTING)), // the hypervisor does not have it yet, or that cannot be seen
         }
         self.update(&name, |tap| tap.holder = None);
         match Self::find_holder(&tap.sign) {
-            Some(holder) => {
+            Err(_) => self.look_again(&name, Some(HELD)),
+            Ok(Some(holder)) => {
                 if let Err(e) = state::reclaim(&name, self.dir, holder.pid) {
                     warning!("{name}: {e}");
                 }
@@ -174,7 +176,7 @@ impl Watcher {
                     tap.look = distance.and_then(|distance| Instant::now().checked_add(distance));
                 });
             }
-            None => self.restore(name, &tap),
+            Ok(None) => self.restore(name, &tap),
         }
     }
 
@@ -184,12 +186,15 @@ impl Watcher {
         (state::guard_number(name, self.dir).is_some() || !seen).then_some(RUNNING)
     }
 
-    fn find_holder(sign: &Sign) -> Option<Holder> {
+    fn find_holder(sign: &Sign) -> Result<Option<Holder>, Errno> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
-        let holders = procfs::holders_by(sign).unwrap_or_default();
-        let holder = holders.into_iter().find(|holder| holder.pid != own)?;
-        let process = pidfd::open(holder.pid).ok()?;
-        Some(Holder { pid: holder.pid, fd: holder.fd, process: Arc::new(process) })
+        let holders = procfs::holders_by(sign)?;
+        let Some(holder) = holders.into_iter().find(|holder| holder.pid != own) else { return Ok(None) };
+        match pidfd::open(holder.pid) {
+            Ok(process) => Ok(Some(Holder { pid: holder.pid, fd: holder.fd, process: Arc::new(process) })),
+            Err(Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn restore(&self, name: IfName, tap: &Watched) {
