@@ -7,6 +7,7 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, C, Failure, NONE, Outcome, PERSIST, Rust, TapApi, last_failure};
 use common::bridge::{BridgeApi, port};
+use common::link::links;
 use common::net::{exists, ip, ip_batch, no_news, unchanged};
 use common::process::{Forked, Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::state::{
@@ -55,11 +56,11 @@ fn each_room(what: &str, call: &dyn Fn() -> Outcome<()>, undo: &dyn Fn()) {
 }
 
 fn machine() -> String {
-    let ports = ip("-d link show type bridge_slave").lines().filter(|line| line.contains("tap0")).count();
     let records = if fs::exists(DIR).unwrap() { list() } else { Vec::new() };
-    let links = ip("-o link show");
-    let links = links.lines().map(|line| line.split_whitespace().take(5).collect::<Vec<_>>().join(" "));
-    format!("{} {ports} {records:?} {:?}", links.collect::<Vec<_>>().join("\n"), common::process::open_files())
+    let links = links();
+    let links =
+        links.iter().map(|link| ["ifindex", "ifname", "flags", "mtu", "master"].map(|key| link[key].to_string()).join(" "));
+    format!("{} {records:?} {:?}", links.collect::<Vec<_>>().join("\n"), common::process::open_files())
 }
 
 fn no_more_files() {

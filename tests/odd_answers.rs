@@ -8,6 +8,7 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, Failure, NONE, PERSIST, Rust, TapApi};
 use common::bridge::{BridgeApi, port};
+use common::link::links;
 use common::net::{exists, interfaces, ip, ip_batch, try_ip};
 use common::state::{DIR, check, discard, hold, list, restore, save};
 use common::tamper::with_odd_answers;
@@ -156,9 +157,8 @@ struct Scenario {
 
 /// What matters of all devices and records.
 fn machine() -> String {
-    let links: Value = serde_json::from_str(&ip("-d -j link show")).unwrap();
     let mut all = Vec::new();
-    for link in links.as_array().unwrap() {
+    for link in links() {
         let mut seen = json!({ "up": link["flags"].as_array().unwrap().contains(&json!("UP")) });
         for key in ["ifname", "mtu", "master", "group", "ifalias", "txqlen"] {
             seen[key] = link[key].clone();

@@ -52,7 +52,7 @@ fn set_on_a_held_multi_queue_tap(api: &dyn TapApi) {
         api.set_persist("tap0", None, false).unwrap();
         assert!(exists("tap0"), "it is held");
         assert!(!api.get_persist("tap0").unwrap());
-        assert_as(&before.replace("\"numqueues\": 2", "\"numqueues\": 1"), "tap0");
+        assert_as(&before.replace("\"numqueues\": \"02", "\"numqueues\": \"01"), "tap0");
         api.set_persist("tap0", None, true).unwrap();
         drop(holder);
         assert!(exists("tap0"));

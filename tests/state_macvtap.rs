@@ -5,6 +5,7 @@
 mod common;
 
 use common::hostile::{hostile, mac, need_users};
+use common::link::link;
 use common::net::{exists, ip, sysfs, try_ip};
 use common::process::open_files;
 use common::skip;
@@ -51,8 +52,8 @@ fn open_queue() -> OwnedFd {
 /// ip's view of the macvtap and of the device below. The kernel takes its time to tell of a carrier.
 fn look() -> Value {
     let one = |name: &&str| {
-        let mut link: Value = serde_json::from_str(&ip(&format!("-d -j link show dev {name}"))).unwrap();
-        link[0].as_object_mut().unwrap().remove("operstate");
+        let mut link = link(name);
+        link.as_object_mut().unwrap().remove("operstate");
         link
     };
     ["mvt0", "low0"].iter().map(one).collect()

@@ -1,7 +1,7 @@
 //! Bridge ports: the library's functions once from Rust and once from C, and what `ip` and `bridge` say.
 
 use super::api::{C, Made, NONE, Outcome, Rust, TapApi, outcome, strdup, take_string};
-use super::net::ip;
+use super::link::links;
 use std::ffi::CString;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
@@ -272,11 +272,11 @@ impl BridgeApi for C {
 
 /// What the bridge has of the things that a call must not change; and of its ports, the names.
 pub fn bridge_state(bridge: &str) -> String {
-    let link: serde_json::Value = serde_json::from_str(&ip(&format!("-j link show dev {bridge}"))).unwrap();
-    let ports: serde_json::Value =
-        serde_json::from_str(&ip(&format!("-j link show master {bridge}"))).unwrap_or_else(|_| serde_json::json!([]));
-    let names: Vec<_> = ports.as_array().unwrap().iter().filter_map(|port| port["ifname"].as_str()).collect();
-    format!("mtu {} address {} ports {names:?}", link[0]["mtu"], link[0]["address"])
+    let links = links();
+    let link = links.iter().find(|link| link["ifname"] == bridge).unwrap();
+    let ports = links.iter().filter(|link| link["master"] == bridge);
+    let names: Vec<_> = ports.filter_map(|port| port["ifname"].as_str()).collect();
+    format!("mtu {} address {} ports {names:?}", link["mtu"], link["address"])
 }
 
 /// Asserts that the call leaves the bridge as it was.

@@ -1,6 +1,7 @@
 //! Each system call of a function fails once: the function does its work or fails, and there is nothing in between.
 
 use super::api::Outcome;
+use super::link::{fdb, links, vlans};
 use super::process::{Forked, open_files};
 use super::state::{DIR, differences, features, read_queue};
 use super::steps::{Call, Fate, piece, watch};
@@ -12,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The state of the machine after a success, and what the child has to say.
@@ -237,7 +237,7 @@ fn becomes(wanted: &Value, now: impl Fn() -> Value, what: &str, unseen: bool) {
 
 /// The tap was held for a moment more when it was looked at before, since somebody looked at the files of those who had.
 fn was_looked_at(difference: &str) -> bool {
-    difference.ends_with("/numqueues: 1 -> 0") || difference.contains("/rest/queue: null -> [")
+    difference.ends_with(r#"/numqueues: "01:00:00:00" -> "00:00:00:00""#) || difference.contains("/rest/queue: null -> [")
 }
 
 /// Deletes all interfaces, and what was recorded.
@@ -268,10 +268,9 @@ pub fn machine() -> Value {
 
 /// None: something has just gone.
 fn look_at_machine() -> Option<Value> {
-    let links: Vec<Value> = serde_json::from_str(&super::net::ip("-d -j link show")).unwrap();
     let mut all = json!({});
     let mut bridges = false;
-    for mut link in links {
+    for mut link in links() {
         let name = link["ifname"].as_str().unwrap().to_owned();
         bridges |= link["linkinfo"]["info_kind"] == "bridge";
         // what follows from the carrier comes up to a second later; a bridge keeps the limits of the ports that it had,
@@ -294,13 +293,10 @@ fn look_at_machine() -> Option<Value> {
         all[&name] = json!({ "link": link, "rest": rest });
     }
     if bridges {
-        for what in ["vlan", "fdb"] {
-            let shown = Command::new("bridge").args([what, "show"]).output().unwrap();
-            let mut shown: Vec<_> = String::from_utf8(shown.stdout).unwrap().lines().map(str::to_owned).collect();
-            shown.retain(|line| !line.contains(" self "));
-            shown.sort();
-            all["bridges"][what] = json!(shown);
+        for (port, vlans) in vlans() {
+            all[port]["VLANs"] = json!(vlans);
         }
+        all["bridges"]["fdb"] = json!(fdb(None));
     }
     for entry in std::fs::read_dir(DIR).into_iter().flatten().flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap();

@@ -9,6 +9,7 @@ pub mod api;
 pub mod bridge;
 pub mod faults;
 pub mod hostile;
+pub mod link;
 pub mod net;
 pub mod ovs;
 pub mod process;
@@ -170,12 +171,16 @@ fn say(line: &str) {
 
 /// `many`, or `few` on a slow virtual machine.
 pub fn count(many: usize, few: usize) -> usize {
-    if std::env::var("VIRNETDEVTAP_TEST_VM").as_deref() == Ok("1") { few } else { many }
+    if is_slow() { few } else { many }
 }
 
 /// Is there time for many more rounds?
 pub fn is_deep() -> bool {
-    std::env::var("VIRNETDEVTAP_DEEP").as_deref() == Ok("1")
+    std::env::var("VIRNETDEVTAP_DEEP").as_deref() == Ok("1") && !is_slow()
+}
+
+fn is_slow() -> bool {
+    std::env::var("VIRNETDEVTAP_TEST_VM").as_deref() == Ok("1")
 }
 
 /// [`count`], or as many as one would wish where there is time.

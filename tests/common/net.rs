@@ -1,5 +1,6 @@
 //! Looking at the network namespace from outside the library, and changing it: `ip`, sysfs, link events, frames.
 
+use super::link::link;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket};
@@ -48,7 +49,7 @@ pub fn sysfs(name: &str, file: &str) -> Option<String> {
 /// All that can be seen of a device without attaching to it, to be compared with what is seen later. Which queues are
 /// open counts as well.
 pub fn look(name: &str) -> String {
-    let link: serde_json::Value = serde_json::from_str(&ip(&format!("-d -j link show dev {name}"))).unwrap();
+    let link = link(name);
     let files = ["tun_flags", "owner", "group", "ifindex", "address", "flags", "type"].map(|file| (file, sysfs(name, file)));
     format!("{link:#}\n{files:?}")
 }

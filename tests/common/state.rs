@@ -1,6 +1,7 @@
 //! Save, hold, restore as a manager calls them; what a device looks like before and after, read without the library.
 
 use super::api::Failure;
+use super::link::{fdb, link, vlans};
 use super::net::{gone, ip, soon, sysfs};
 use super::tun;
 use nix::errno::Errno;
@@ -9,7 +10,6 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use virnetdevtap::IfName;
@@ -103,12 +103,11 @@ impl Drop for Log {
     }
 }
 
-/// Everything about a device that anybody can see: netlink as ip(8) and bridge(8) show it, sysfs, ethtool's features, and,
+/// Everything about a device that anybody can see: netlink, sysfs, ethtool's features, and,
 /// from a tap that nobody holds, what a queue tells. `master`: its bridge, whose own address belongs to it.
 pub fn look(name: &str, master: Option<&str>) -> Value {
     let mut all = json!({ "queue": read_queue(name) });
-    let mut link: Value = serde_json::from_str(&ip(&format!("-d -j link show dev {name}"))).unwrap();
-    all["link"] = link[0].take();
+    all["link"] = link(name);
     let files = ["tun_flags", "owner", "group", "ifindex", "address", "type", "mtu", "tx_queue_len", "netdev_group", "carrier"];
     for file in files {
         all["sysfs"][file] = json!(sysfs(name, file));
@@ -117,13 +116,8 @@ pub fn look(name: &str, master: Option<&str>) -> Value {
     all["features"] = json!(features(name));
     if let Some(master) = master {
         all["bridge MAC"] = json!(sysfs(master, "address"));
-        let fdb = Command::new("bridge").args(["fdb", "show", "brport", name]).output().unwrap();
-        let mut fdb: Vec<_> = String::from_utf8(fdb.stdout).unwrap().lines().map(str::to_owned).collect();
-        fdb.retain(|line| line.contains("master") && (line.contains("permanent") || line.contains("static")));
-        fdb.sort();
-        all["fdb"] = json!(fdb);
-        let vlans = Command::new("bridge").args(["-j", "vlan", "show", "dev", name]).output().unwrap();
-        all["VLANs"] = json!(String::from_utf8(vlans.stdout).unwrap());
+        all["fdb"] = json!(fdb(Some(name)));
+        all["VLANs"] = json!(vlans().get(name));
     }
     all
 }
