@@ -6,7 +6,7 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, C, IFUP, NONE, Outcome, PERSIST, TapApi, VNET_HDR, outcome};
 use common::bridge::{BridgeApi, Kind, MAC, Port, port};
-use common::faults::{BOUND, Scenario, Tally};
+use common::faults::{BOUND, Scenario, Tally, unseen};
 use common::net::ip_batch;
 use common::process::Holder;
 use common::steps::piece;
@@ -192,7 +192,8 @@ fn looking() {
         let pids = C.holders("old0")?;
         let mut both = [std::process::id() as i32, holder.pid()];
         both.sort();
-        assert_eq!(pids, both);
+        // who may not look at one of them does not find it
+        assert!(pids == both || (unseen() && pids.iter().all(|pid| both.contains(pid))), "{pids:?}, not {both:?}");
         Ok(())
     };
     whole(&mut tally, "GetHolders", &setup, &call);
@@ -288,4 +289,4 @@ fn creating_in_a_port() {
     tally.finish("virNetDevTapCreateInBridgePort");
 }
 
-netns_tests![creating, deleting, deleting_many, looking, persist, attaching, creating_in_a_port];
+shared_netns_tests![creating, deleting, deleting_many, looking, persist, attaching, creating_in_a_port];

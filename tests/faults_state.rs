@@ -269,4 +269,4 @@ fn the_rest() {
     tally.finish("virNetDevTapStateDiscard and List");
 }
 
-netns_tests![saving, holding, reclaiming, checking, restoring, restoring_the_rest, restoring_many, the_rest];
+shared_netns_tests![saving, holding, reclaiming, checking, restoring, restoring_the_rest, restoring_many, the_rest];

@@ -235,7 +235,7 @@ fn deleting() {
     killed_at_each_call("DeleteList", &to_be_deleted, &|_| all(), &after);
 }
 
-netns_tests![
+shared_netns_tests![
     a_tap_that_was_there,
     a_tap_that_was_absent,
     a_tap_that_vanished,

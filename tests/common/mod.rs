@@ -27,12 +27,16 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{alarm, getegid, geteuid};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Tells the child which test it is there for.
 const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
 /// Set for a test that runs itself once more.
 const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
+/// Tells the child which share of the work is its.
+const SHARE: &str = "VIRNETDEVTAP_TEST_SHARE";
+/// Into so many shares much work is divided: the runs wait most of their time.
+pub const SHARES: usize = 6;
 /// After this many seconds a test is hanging.
 const LIMIT: u32 = 240;
 /// The same for one that is to run for long.
@@ -46,6 +50,20 @@ macro_rules! netns_tests {
             $(#[test]
             fn $name() {
                 $crate::common::in_netns(concat!(module_path!(), "::", stringify!($name)), || super::$name());
+            })+
+        }
+    };
+}
+
+/// [`netns_tests!`] for tests with so many runs that several processes share them, where all are to be made. See [`share`].
+#[macro_export]
+macro_rules! shared_netns_tests {
+    ($($name:ident),+ $(,)?) => {
+        mod netns {
+            $(#[test]
+            fn $name() {
+                let shares = if $crate::common::is_deep() { $crate::common::SHARES } else { 1 };
+                $crate::common::in_namespaces(concat!(module_path!(), "::", stringify!($name)), shares, || super::$name());
             })+
         }
     };
@@ -78,6 +96,11 @@ macro_rules! each_api {
 ///
 /// `path` is the path of the test function, the binary's name in front.
 pub fn in_netns(path: &str, body: impl FnOnce()) {
+    in_namespaces(path, 1, body);
+}
+
+/// [`in_netns`] for several processes that share the work, each in namespaces of its own; they do not see each other in /proc.
+pub fn in_namespaces(path: &str, shares: usize, body: impl FnOnce()) {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     if std::env::var(CHILD).as_deref() == Ok(path) {
         alarm::set(if is_deep() { DEEP_LIMIT } else { LIMIT });
@@ -87,13 +110,30 @@ pub fn in_netns(path: &str, body: impl FnOnce()) {
         assert_eq!(before, process::open_files(), "files left open");
         return;
     }
+    let children: Vec<_> = (0..shares).map(|share| start(name, path, share, shares)).collect();
+    for child in children {
+        finish(name, path, child.and_then(Child::wait_with_output));
+    }
+}
+
+fn start(name: &str, path: &str, share: usize, shares: usize) -> std::io::Result<Child> {
     let mut child = Command::new(program());
-    child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path).stdin(Stdio::null());
+    if shares > 1 {
+        child = Command::new("unshare");
+        child.args(["--pid", "--mount-proc", "--fork", "--kill-child"]).arg(std::env::current_exe()?);
+        child.env(SHARE, format!("{share}/{shares}"));
+    }
+    child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path);
     child.env_remove("VIRNETDEVTAP_DEBUG").env_remove(AGAIN);
+    child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let maps = [("uid_map", geteuid().as_raw()), ("gid_map", getegid().as_raw())].map(|(file, id)| (file, format!("0 {id} 1")));
     // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing
     unsafe { child.pre_exec(move || enter_namespaces(&maps)) };
-    let output = match child.output() {
+    child.spawn()
+}
+
+fn finish(name: &str, path: &str, output: std::io::Result<Output>) {
+    let output = match output {
         Ok(output) => output,
         Err(e) => return say_skipped(path, &format!("no namespaces: {e}")),
     };
@@ -157,6 +197,13 @@ pub fn skip(reason: &str) -> ! {
 
 fn say_skipped(path: &str, reason: &str) {
     say(&format!("SKIP: {path}: {reason}"));
+}
+
+/// Of the numbered pieces of a work, those that this process does.
+pub fn share<T>(pieces: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let share = std::env::var(SHARE).ok();
+    let (first, step) = share.as_deref().and_then(|share| share.split_once('/')).unwrap_or(("0", "1"));
+    pieces.skip(first.parse().unwrap()).step_by(step.parse().unwrap())
 }
 
 /// A measured value for the reader of the test's output; it decides nothing.
