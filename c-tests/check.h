@@ -286,6 +286,7 @@ static inline int without_capabilities(int (*body)(void *), void *opaque)
     pid_t pid;
 
     fflush(stdout);
+    tap_wait_for_threads(); /* what a thread has is lost in the child, says valgrind */
     pid = fork();
     if (pid == 0) {
         struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
