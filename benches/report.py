@@ -18,7 +18,7 @@ TITLES = {
     "delete": "Delete a tap",
     "delete-many": "Delete n taps",
     "delete-many-longest-stall": "Longest wait of another netlink user meanwhile, worst of all",
-    "create-among": "Create a persistent tap with a generated name (n interfaces)",
+    "create-among": "Create a persistent tap, libvirt makes up the name (n interfaces)",
     "delete-among": "Delete a tap (n interfaces)",
     "get-persist-among": "GetPersist (n interfaces)",
     "save-among": "Save (n interfaces)",

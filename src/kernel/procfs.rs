@@ -74,7 +74,8 @@ pub(crate) fn users_of_vhost() -> Result<Vec<Holder>, Errno> {
 /// Looks at the files of all processes whose network namespace is the caller's, and of those of others whose file is one
 /// of a device here, if the caller may take that file (pidfd_getfd). Processes that may not be looked at are passed over,
 /// as are those that end meanwhile; any other error is returned, since who is missing in the answer would count as not there.
-/// Whoever takes our file for a look at the same moment is found. Files in flight in a socket or held by the kernel (vhost, io_uring) are not found.
+/// Whoever takes our file for a look at the same moment is found. Files in flight in a socket or held by the kernel (vhost,
+/// io_uring) are not.
 pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     let here = fs::read_link("/proc/thread-self/ns/net").map_err(errno)?;
     let mut found = Vec::new();
@@ -85,7 +86,7 @@ pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
         // the same name may be somewhere else; who ends between two looks must not count as being here
         let elsewhere = seen(|| fs::read_link(process.join("ns/net")))?.as_ref() != Some(&here);
         let Some(fd) = files(&process, sign)?.next().transpose()? else { continue };
-        if elsewhere && !device_is_here(pid, fd) {
+        if elsewhere && !device_is_here(pid, fd)? {
             continue;
         }
         let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
@@ -94,12 +95,15 @@ pub(crate) fn holders_by(sign: &Sign) -> Result<Vec<Holder>, Errno> {
     Ok(found)
 }
 
-fn device_is_here(pid: i32, fd: i32) -> bool {
+fn device_is_here(pid: i32, fd: i32) -> Result<bool, Errno> {
     let here = || {
         let file = pidfd::get_file(pid, fd)?;
         netns::same(tunprops::device_netns(file.as_fd())?.as_fd(), netns::own()?.as_fd())
     };
-    here().unwrap_or(false)
+    match here() {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => Err(errno),
+        here => Ok(here.unwrap_or(false)), // gone, or not to be looked at
+    }
 }
 
 /// The numbers of a process's files with this sign.
