@@ -56,6 +56,7 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
+    sys::start_no_more_threads();
     held(|held| {
         if let Some(mut held) = held.take() {
             dirlock::give_up(&mut held.directories);

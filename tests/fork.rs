@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, alarm, getppid};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -78,9 +79,9 @@ fn amid_calls<T>(main: impl FnOnce() -> T) -> (T, usize) {
         }
         scope.spawn(|| until_stopped(Box::new(|| set_log_func(Some(Arc::new(|_, _| {}))))));
         scope.spawn(|| until_stopped(Box::new(|| discard("none0").unwrap())));
-        let result = main();
-        stop.store(true, Ordering::Relaxed);
-        result
+        let result = catch_unwind(AssertUnwindSafe(main));
+        stop.store(true, Ordering::Relaxed); // the threads go on until then, whatever has happened
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     });
     set_log_func(None);
     (result, lives.into_inner())

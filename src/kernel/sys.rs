@@ -6,6 +6,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 /// Makes a system call again that a signal has interrupted.
@@ -100,10 +101,22 @@ pub(crate) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_ch
 /// What a thread of ours is for.
 pub(super) type Work = Box<dyn FnOnce() -> Result<(), Errno> + Send>;
 
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// In a child that was forked amid calls: a thread that was just starting or ending in the parent may have held a lock of the
+/// standard library's, for which each new thread here would wait for ever.
+pub(crate) fn start_no_more_threads() {
+    FORKED.store(true, Ordering::Relaxed);
+}
+
 /// Starts a thread that does no more than some system calls. None of the process's signal handlers runs there.
 pub(super) fn start_thread(work: Work) -> Result<JoinHandle<Result<(), Errno>>, Errno> {
     /// Much more than that needs; the C library wants at least 16 KiB.
     const STACK: usize = 64 * 1024;
+    crate::fork::protect();
+    if FORKED.load(Ordering::Relaxed) {
+        return Err(Errno::EAGAIN);
+    }
     let thread = Builder::new().name("tap".into()).stack_size(STACK);
     without_signals(|| thread.spawn(work)).map_err(io_errno)
 }
