@@ -68,7 +68,7 @@ fn an_untouched_tap() {
     for flags in KINDS {
         let before = bridged(flags);
         let carrier_changes = sysfs("tap0", "carrier_changes").unwrap();
-        let events = Events::listen();
+        let events = Events::listen_at_rest();
         save("tap0").unwrap();
         assert_eq!(restore("tap0").unwrap(), Fields::empty());
         assert_eq!(sysfs("tap0", "carrier_changes").unwrap(), carrier_changes, "the carrier was never on");

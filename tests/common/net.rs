@@ -121,6 +121,17 @@ impl Events {
         Self(socket)
     }
 
+    /// Listens when nothing more is told of what has been done before: of a carrier the kernel tells late.
+    pub fn listen_at_rest() -> Self {
+        let events = Self::listen();
+        loop {
+            std::thread::sleep(Duration::from_millis(1200));
+            if events.take().is_empty() {
+                return events;
+            }
+        }
+    }
+
     /// What has been told since the last call. The kernel sends an event before the call that causes it returns.
     pub fn take(&self) -> Vec<Event> {
         self.of_links().0.into_iter().map(|(event, _)| event).collect()
