@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::fork;
+use crate::kernel::IfName;
 use once_cell::race::{OnceBool, OnceBox};
 use std::cell::RefCell;
 use std::fmt;
@@ -37,8 +38,8 @@ pub(crate) trait Host: Sync {
     /// Makes it the calling thread's last error, which libvirt logs and shows to its user.
     fn report(&self, error: &Error, function: &str);
     fn log(&self, priority: Priority, text: &str);
-    /// A name like "vnet7" for a template like "vnet%d": the next that no device has.
-    fn generate_name(&self, template: &str) -> Option<String>;
+    /// The next name that no device has, with a number between the two.
+    fn generate_name(&self, prefix: &str, suffix: &str) -> Option<IfName>;
     /// As in `LIBVIR_VERSION_NUMBER`: 10.8.0 is 10008000.
     #[cfg(feature = "preload")]
     fn version(&self) -> u64;

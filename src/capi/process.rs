@@ -5,6 +5,7 @@
 
 use crate::error::{Code, Error};
 use crate::host::{Host, Priority};
+use crate::kernel::IfName;
 use libc::{c_char, c_int, c_long, c_uint, c_ulong, c_void, size_t};
 use once_cell::race::OnceBox;
 use std::ffi::{CStr, CString};
@@ -141,9 +142,9 @@ impl Host for Libvirt {
     }
 
     fn log(&self, priority: Priority, text: &str) {
-        let text = c_text(text);
         let (source, function) = (self.log_source, c"virnetdevtap".as_ptr());
-        // SAFETY: the source lives for good; the format takes one string; all strings outlive the call
+        let len = c_int::try_from(text.len()).unwrap_or(c_int::MAX);
+        // SAFETY: the source lives for good; the format takes the length of a string and its bytes, which outlive the call
         unsafe {
             (self.log_message)(
                 source,
@@ -152,23 +153,25 @@ impl Host for Libvirt {
                 0,
                 function,
                 ptr::null_mut(),
-                c"%s".as_ptr(),
+                c"%.*s".as_ptr(),
+                len,
                 text.as_ptr(),
             );
         };
     }
 
-    fn generate_name(&self, template: &str) -> Option<String> {
+    fn generate_name(&self, prefix: &str, suffix: &str) -> Option<IfName> {
         const VNET: c_uint = 0; // VIR_NET_DEV_GEN_NAME_VNET
-        // SAFETY: the template is a string; NULL, for want of memory, asks for libvirt's default name
-        let mut name = unsafe { libc::strdup(c_text(template).as_ptr()) };
+        let template = [prefix, "%d", suffix, "\0"].concat();
+        // SAFETY: the template ends with a NUL; NULL, for want of memory, asks for libvirt's default name
+        let mut name = unsafe { libc::strdup(template.as_ptr().cast()) };
         // SAFETY: `name` is NULL or from malloc(), which libvirt free()s when it puts its own in place
         let rc = unsafe { (self.generate_name)(&raw mut name, VNET) };
         if name.is_null() {
             return None;
         }
         // SAFETY: not NULL, so NUL-terminated
-        let generated = unsafe { CStr::from_ptr(name) }.to_str().ok().map(str::to_owned);
+        let generated = IfName::new(unsafe { CStr::from_ptr(name) }.to_bytes()).ok();
         // SAFETY: the string is ours, from malloc()
         unsafe { libc::free(name.cast()) };
         generated.filter(|_| rc == 0)

@@ -6,6 +6,7 @@ use crate::kernel::{IfName, InvalidIfName};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+const DEFAULT_TEMPLATE: &[u8] = b"vnet%d";
 /// libvirt's prefix for taps.
 const PREFIX: &str = "vnet";
 /// How many taken names are passed over before giving up.
@@ -28,50 +29,59 @@ pub enum NameRequest {
 /// A name with a place for a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    prefix: String,
-    suffix: String,
+    /// With a 0 in that place.
+    zero: IfName,
+    place: usize,
     max_id: i64,
 }
 
 impl NameRequest {
     /// None asks for "vnet%d". A name with "%d" and no other "%" is a template; anything else has to be a valid name.
     pub fn parse(name: Option<&[u8]>) -> Result<Self> {
-        let Some(name) = name else { return Template::new(PREFIX, "", PREFIX.as_bytes()).map(Self::Generate) };
-        let parts = std::str::from_utf8(name).ok().and_then(|text| text.split_once('%'));
-        match parts.and_then(|(prefix, rest)| Some((prefix, rest.strip_prefix('d')?))) {
-            Some((prefix, suffix)) if !suffix.contains('%') => Template::new(prefix, suffix, name).map(Self::Generate),
+        let name = name.unwrap_or(DEFAULT_TEMPLATE);
+        let place = name.iter().position(|&byte| byte == b'%');
+        match place.and_then(|place| name.split_at_checked(place)) {
+            Some((prefix, [b'%', b'd', suffix @ ..])) if !suffix.contains(&b'%') => {
+                Template::new(prefix, suffix, name).map(Self::Generate)
+            }
             _ => interface_name(name).map(Self::Exact),
         }
     }
 }
 
 impl Template {
-    fn new(prefix: &str, suffix: &str, whole: &[u8]) -> Result<Self> {
-        interface_name_like(format!("{prefix}0{suffix}").as_bytes(), whole)?;
+    fn new(prefix: &[u8], suffix: &[u8], whole: &[u8]) -> Result<Self> {
+        let zero = interface_name_like(&[prefix, b"0", suffix].concat(), whole)?;
         let literal = prefix.len().saturating_add(suffix.len());
         let digits = u32::try_from(crate::kernel::MAX_NAME_LEN.saturating_sub(literal)).unwrap_or_default();
         let max_id = 10_i64.saturating_pow(digits).saturating_sub(1).min(i32::MAX.into());
-        Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), max_id })
+        Ok(Self { zero, place: prefix.len(), max_id })
+    }
+
+    /// What is before the number, and what behind it.
+    fn parts(&self) -> (&str, &str) {
+        let (prefix, rest) = self.zero.as_str().split_at_checked(self.place).unwrap_or_default();
+        (prefix, rest.strip_prefix('0').unwrap_or_default())
     }
 
     /// Offers one name after the other to `take`, which says whether it could have it; returns what `take` made.
     pub(crate) fn try_each<T>(&self, mut take: impl FnMut(&IfName) -> Result<Option<T>>) -> Result<T> {
         for _ in 0..ATTEMPTS {
-            let name = interface_name(self.next().as_bytes())?;
-            if let Some(taken) = take(&name)? {
+            if let Some(taken) = take(&self.next()?)? {
                 return Ok(taken);
             }
         }
-        Err(Error::internal(Errno::EEXIST, format!("no unused {}%d{} names available", self.prefix, self.suffix)))
+        let (prefix, suffix) = self.parts();
+        Err(Error::internal(Errno::EEXIST, format!("no unused {prefix}%d{suffix} names available")))
     }
-}
 
-impl Template {
     /// libvirt's own next name in a process that has libvirt, since it knows the names of its running guests; else ours.
-    fn next(&self) -> String {
-        let Self { prefix, suffix, max_id } = self;
-        let libvirts = host::libvirt().and_then(|host| host.generate_name(&format!("{prefix}%d{suffix}")));
-        libvirts.unwrap_or_else(|| format!("{prefix}{}{suffix}", LAST_ID.next(*max_id)))
+    fn next(&self) -> Result<IfName> {
+        let (prefix, suffix) = self.parts();
+        match host::libvirt().and_then(|host| host.generate_name(prefix, suffix)) {
+            Some(name) => Ok(name),
+            None => interface_name(format!("{prefix}{}{suffix}", LAST_ID.next(self.max_id)).as_bytes()),
+        }
     }
 }
 
