@@ -51,8 +51,9 @@ def table(rows, libvirt, size, cpus, kernel, load):
         f"average {load} at the end. Above one for each CPU, other work moves the absolute figures a lot. The floor is what",
         "the kernel takes for the bare system calls: open and TUNSETIFF; RTM_DELLINK, which returns only when the kernel has",
         "waited for RCU; one group delete without regard for others; RTM_GETSTATS by index, or a dump of it. State records are",
-        "on a tmpfs, as /run is. In brackets, where the ratio is small: between which values its median lies, from pairs of calls",
-        "one after the other, with a probability of 97 %. If 1 is among them, neither can be said to be faster.",
+        "on a tmpfs, as /run is. Where the ratio is small, it is the median of ratios of calls one after the other, each of the",
+        "two first as often as the other; in brackets, between which values that lies with a probability of 97 %. If 1 is among",
+        "them, neither can be said to be faster.",
         "",
         "| | n | ours | libvirt | floor | libvirt / ours |",
         "|---|---:|---:|---:|---:|---:|",
@@ -63,7 +64,7 @@ def table(rows, libvirt, size, cpus, kernel, load):
             unit = "KiB" if test.endswith("kib") else "µs"
             ratio = f"{by['libvirt'] / by['ours']:.3g}" if "libvirt" in by else ""
             if "low" in by and by["low"] < 2:
-                ratio = "the same" if by["low"] <= 1 <= by["high"] else ratio
+                ratio = "the same" if by["low"] <= 1 <= by["high"] else f"{by['ratio']:.3g}"
                 ratio += f" ({by['low']:.3g} to {by['high']:.3g})"
             cells = [show(by.get(who), unit) for who in ("ours", "libvirt", "floor")]
             lines.append(f"| {title} | {n} | {' | '.join(cells)} | {ratio} |")
