@@ -6,7 +6,7 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, IFUP, NONE, PERSIST, VNET_HDR};
 use common::bridge::{BridgeApi, MAC, USE_MAC_FOR_BRIDGE, bridge_state, brport, master, port, same_bridge, spare_tap};
-use common::net::{exists, frame, interfaces, ip, ip_batch, no_news, send_from_guest, sysfs, try_read_as_guest, unchanged};
+use common::net::{exists, frame, gone, interfaces, ip, ip_batch, no_news, send_from_guest, sysfs, try_read_as_guest, unchanged};
 use common::process::as_nobody;
 use common::{count, skip, tun};
 use nix::errno::Errno;
@@ -199,7 +199,7 @@ fn a_full_bridge(api: &dyn BridgeApi) {
     let failure = same_bridge("br0", || api.create_in("tap0", IFUP | PERSIST, &port("br0")).unwrap_err());
     assert_eq!((failure.code, failure.errno), (38, Errno::EXFULL));
     assert!(failure.text.starts_with("Unable to add bridge br0 port tap0"), "{failure:?}");
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
     ip("link del port5");
     let made = api.create_in("tap0", IFUP, &port("br0")).unwrap();
     assert_eq!(master("tap0").as_deref(), Some("br0"));

@@ -6,7 +6,7 @@ mod common;
 
 use common::api::IFUP;
 use common::bridge::{BridgeApi, Kind, bridge_words, brport, master, port, same_bridge, spare_tap};
-use common::net::{Events, ip, sysfs, try_ip, unchanged};
+use common::net::{Events, ip, ip_says, sysfs, try_ip, unchanged};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -204,7 +204,7 @@ fn never_on_no_bridge(api: &dyn BridgeApi) {
         let looker = scope.spawn(|| {
             let mut looks = 0;
             while !over.0.load(Ordering::Relaxed) {
-                let link = ip("-j link show dev tap0");
+                let link = ip_says("-j link show dev tap0");
                 assert!(link.contains("\"master\""), "{link}");
                 looks += 1;
             }

@@ -12,7 +12,7 @@
 mod common;
 
 use common::api::{C, Counters, NONE, Outcome, PERSIST, TapApi, c_stats, last_failure, outcome};
-use common::net::{assert_as, exists, frame, interfaces, ip, ip_batch, look, send_from_guest, set_up_quietly, soon};
+use common::net::{assert_as, exists, frame, interfaces, ip, ip_batch, ip_says, look, send_from_guest, set_up_quietly, soon};
 use common::process::{NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::steps::killed_at;
 use common::{count, tun};
@@ -252,7 +252,7 @@ fn by_the_owner_of_the_taps() {
         assert!(errnos.eq([None, Some(Errno::EPERM), None, None]), "{results:?}");
     });
     assert!(soon(|| interfaces() == ["roots0"]));
-    assert_eq!(ip("-j link show group default type tun").matches("roots0").count(), 1);
+    assert_eq!(ip_says("-j link show group default type tun").matches("roots0").count(), 1);
 }
 
 /// Two managers that tidy up at the same time.
@@ -278,7 +278,7 @@ fn killed_on_the_way() {
         let ended = !killed_at(at, || assert_eq!(delete_list(&strs(&names)).0, Ok(())));
         let left = interfaces();
         for (name, group) in [("t0", "default"), ("t1", "7"), ("t2", "default")].iter().filter(|(name, _)| exists(name)) {
-            let shown = ip(&format!("-j link show dev {name} group {group}"));
+            let shown = ip_says(&format!("-j link show dev {name} group {group}"));
             assert!(shown.contains(&format!("\"{name}\"")), "killed at system call {at}: {name} is in another group");
         }
         assert!([0, 3].contains(&left.len()), "killed at system call {at}: {left:?}");

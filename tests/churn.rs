@@ -205,7 +205,7 @@ fn owner_of_bridges(end: Instant) {
     let (mut had, mut taken) = (0, 0);
     while Instant::now() < end {
         for name in TAKEN {
-            if !try_ip(&format!("link add {name} type bridge")).status.success() {
+            if try_ip(&format!("link add {name} type bridge")).is_err() {
                 taken += 1;
                 continue;
             }

@@ -83,7 +83,7 @@ fn creating() {
 
 fn held(name: &str, flags: u16) -> (OwnedFd, Holder) {
     taps();
-    let queue = tun::open_free(name, flags);
+    let queue = tun::open_soon(name, flags);
     let holder = Holder::of(&queue);
     (queue, holder)
 }

@@ -37,7 +37,7 @@ fn no_tap() {
 fn a_tap() {
     no_tap();
     tun::make("tap0", FLAGS);
-    let queue = tun::open_free("tap0", FLAGS);
+    let queue = tun::open_soon("tap0", FLAGS);
     set_owner(queue.as_fd(), 1000).unwrap();
     set_group(queue.as_fd(), 1000).unwrap();
     ip("link set tap0 address 02:00:00:00:00:07 alias mine mtu 1400");
@@ -68,7 +68,7 @@ fn a_port() {
 fn opened(make: impl Fn(), flags: u16) -> OwnedFd {
     make();
     save("tap0").unwrap();
-    tun::open_free("tap0", flags)
+    tun::open_soon("tap0", flags)
 }
 
 /// Held, too.
@@ -108,7 +108,7 @@ fn holding() {
     whole(&mut tally, "StateHold: a tap", &|| [opened(a_tap, FLAGS)], &call);
     whole(&mut tally, "StateHold: multi-queue", &|| [opened(a_multi_queue_tap, MULTI)], &call);
     whole(&mut tally, "StateHold: absent before", &|| [opened(no_tap, FLAGS)], &call);
-    whole(&mut tally, "StateHold: no record", &|| [tun::open_free("tap0", FLAGS)], &call);
+    whole(&mut tally, "StateHold: no record", &|| [tun::open_soon("tap0", FLAGS)], &call);
     whole(&mut tally, "StateHold: once more", &|| [running(a_tap, FLAGS)], &call);
     tally.finish("virNetDevTapStateHold");
 }
@@ -235,7 +235,7 @@ fn restoring_many() {
             if name != "tap3" {
                 save(name).unwrap();
             }
-            let queue = tun::open_free(name, FLAGS);
+            let queue = tun::open_soon(name, FLAGS);
             hold(name, &[queue.try_clone().unwrap()]).unwrap();
             set_persist(queue.as_fd(), true).unwrap();
         }

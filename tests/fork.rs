@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, C, Outcome, PERSIST, Rust, TapApi};
-use common::net::{exists, gone, only, soon};
+use common::net::{gone, only, soon};
 use common::process::{Forked, open_files, threads};
 use common::state::{DIR, check, discard, hold, list, nothing_recorded, restore, save};
 use common::{figure, is_deep, rounds, tun};
@@ -208,7 +208,7 @@ fn thread_of_a_removal() {
         });
         child.join();
         assert!(gone("child0"));
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
     }
     assert!(soon(|| threads() == before), "{} threads, {before} before", threads());
 }

@@ -25,7 +25,7 @@ fn bridged(owner: bool) {
     set_up_quietly("br0");
     tun::make("tap0", FLAGS);
     if owner {
-        let queue = tun::open_free("tap0", FLAGS);
+        let queue = tun::open_soon("tap0", FLAGS);
         set_owner(queue.as_fd(), 1000).unwrap();
         set_group(queue.as_fd(), 1000).unwrap();
     }
@@ -77,7 +77,7 @@ fn restored(before: &Value) {
 fn a_tap_that_was_there() {
     let life = |_: &Value| {
         save("tap0").unwrap();
-        let queue = tun::open_free("tap0", FLAGS);
+        let queue = tun::open_soon("tap0", FLAGS);
         hold("tap0", &[queue.try_clone().unwrap()]).unwrap();
         for attack in ATTACKS.iter().filter(|attack| attack.kind != Kind::Down) {
             (attack.run)(queue.as_fd(), None).unwrap();
@@ -91,7 +91,7 @@ fn a_tap_that_was_there() {
 fn a_tap_that_was_absent() {
     let life = |_: &Value| {
         save("tap0").unwrap();
-        let queue = tun::open_free("tap0", FLAGS);
+        let queue = tun::open_soon("tap0", FLAGS);
         hold("tap0", &[queue.try_clone().unwrap()]).unwrap();
         set_persist(queue.as_fd(), true).unwrap();
         drop(queue);
@@ -103,7 +103,7 @@ fn a_tap_that_was_absent() {
 fn a_tap_that_vanished() {
     let life = |_: &Value| {
         save("tap0").unwrap();
-        let queue = tun::open_free("tap0", FLAGS);
+        let queue = tun::open_soon("tap0", FLAGS);
         set_persist(queue.as_fd(), false).unwrap();
         drop(queue);
         restore("tap0").unwrap();
@@ -120,7 +120,7 @@ fn a_tap_that_is_made_anew() {
     };
     let life = |_: &Value| {
         save("tap0").unwrap();
-        let queue = tun::open_free("tap0", FLAGS);
+        let queue = tun::open_soon("tap0", FLAGS);
         hold("tap0", &[queue.try_clone().unwrap()]).unwrap();
         set_owner(queue.as_fd(), 1).unwrap();
         drop(queue);

@@ -8,7 +8,7 @@ mod common;
 use common::api::{ALLOW_EXISTING, C, Failure, NONE, Outcome, PERSIST, Rust, TapApi, last_failure};
 use common::bridge::{BridgeApi, port};
 use common::link::links;
-use common::net::{exists, ip, ip_batch, no_news, unchanged};
+use common::net::{exists, gone, ip, ip_batch, ip_says, no_news, unchanged};
 use common::process::{Forked, Holder, NOBODY, TUN_NODE, as_nobody, node, with_room_for};
 use common::state::{
     DIR, Log, check, discard, hold, list, look_at_rest, looks_like, nothing_recorded, reclaim, record, restore, save,
@@ -75,9 +75,9 @@ fn no_more_files() {
     each_room("10 statistics", &|| list_of(10), none);
     each_room("100 statistics", &|| list_of(100), none);
     let (br0, br1) = (port("br0"), port("br1"));
-    each_room("attach", &|| Rust.attach("free0", &br1).map(drop), &|| drop(ip("link set free0 nomaster")));
+    each_room("attach", &|| Rust.attach("free0", &br1).map(drop), &|| ip("link set free0 nomaster"));
     each_room("reattach", &|| Rust.reattach("tap0", &br1, false).map(drop), &|| drop(Rust.reattach("tap0", &br0, false)));
-    each_room("create in a port", &|| Rust.create_in("new0", NONE, &br0).map(drop), &|| assert!(!exists("new0")));
+    each_room("create in a port", &|| Rust.create_in("new0", NONE, &br0).map(drop), &|| assert!(gone("new0")));
     each_room("save", &|| save("tap0"), &|| discard("tap0").unwrap());
     save("tap0").unwrap();
     let made = Rust.one("tap0", ALLOW_EXISTING);
@@ -221,7 +221,7 @@ fn sysfs_of_another_namespace() {
         tun::set_persist(&made.queues[0], false);
         drop(made);
         assert_eq!(restore("tap0").unwrap(), Fields::MTU | Fields::NAME | Fields::PERSIST);
-        assert!(ip("-o link show dev tap0").contains("mtu 1500"));
+        assert!(ip_says("-o link show dev tap0").contains("mtu 1500"));
         Rust.delete("tap0", None).unwrap();
         tun::make("tap0", FLAGS);
     };
@@ -322,7 +322,7 @@ fn without_tunsetifindex() {
         drop(Rust.create(Some("new0"), None, 3, NONE).unwrap());
         no_news(|| Rust.delete("missing0", None).unwrap());
         Rust.set_persist("tap0", None, false).unwrap();
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
         // one that has vanished is not made anew with another index without a word
         tun::make("tap0", FLAGS);
         save("tap0").unwrap();

@@ -249,7 +249,7 @@ fn each_answer(scenario: &Scenario, oddities: &[Oddity]) {
     assert!(!possible.is_empty());
     figure(&format!("{} odd answers, {failed} failures", possible.len()));
     for name in interfaces() {
-        try_ip(&format!("link del {name}"));
+        let _ = try_ip(&format!("link del {name}"));
     }
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, NONE, PERSIST, TapApi, VNET_HDR};
-use common::net::{assert_as, exists, gone, ip, look, only, try_ip};
+use common::net::{assert_as, exists, gone, ip, ip_says, look, only, try_ip};
 use common::process::Forked;
 use common::{count, figure, tun};
 use nix::errno::Errno;
@@ -26,14 +26,14 @@ fn churn(time: Duration) -> Forked {
             if let Ok(queue) = tun::open("tap0", flags) {
                 tun::set_persist(&queue, true);
                 drop(queue);
-                try_ip("link set tap0 name old0");
-                try_ip("link del old0");
-                try_ip("link add tap0 type bridge");
-                try_ip("link del tap0 type bridge");
+                let _ = try_ip("link set tap0 name old0");
+                let _ = try_ip("link del old0");
+                let _ = try_ip("link add tap0 type bridge");
+                let _ = try_ip("link del tap0 type bridge");
             }
         }
-        try_ip("link del old0");
-        try_ip("link del tap0");
+        let _ = try_ip("link del old0");
+        let _ = try_ip("link del tap0");
     })
 }
 
@@ -72,7 +72,7 @@ fn while_somebody_plays_with_the_name(api: &dyn TapApi) {
     assert!(made > 0);
     assert_as(&strangers, "stranger0");
     for name in ["tap0", "old0"] {
-        try_ip(&format!("link del {name}"));
+        let _ = try_ip(&format!("link del {name}"));
     }
     assert!(only(&["stranger0"]));
 }
@@ -165,7 +165,7 @@ fn renamed_while_it_is_made(api: &dyn TapApi) {
     let end = Instant::now() + Duration::from_millis(count(1500, 400) as u64);
     let udev = Forked::run(move || {
         while Instant::now() < end {
-            try_ip("link set tap0 name udev0");
+            let _ = try_ip("link set tap0 name udev0");
         }
     });
     let (mut old, mut new) = (0, 0);
@@ -179,7 +179,7 @@ fn renamed_while_it_is_made(api: &dyn TapApi) {
         };
         let names: Vec<_> = made.queues.iter().map(|queue| api.name_of(queue.as_fd()).unwrap()).collect();
         assert!(names.iter().all(|name| name == "tap0" || name == "udev0"));
-        assert_eq!(ip("-j link show type tun").matches("\"ifname\"").count(), 1, "all queues are of one device");
+        assert_eq!(ip_says("-j link show type tun").matches("\"ifname\"").count(), 1, "all queues are of one device");
         let index = common::net::sysfs(names.last().unwrap(), "ifindex");
         assert!(index.is_some() || exists("udev0"), "{names:?}");
         if made.name == "tap0" {
@@ -187,11 +187,11 @@ fn renamed_while_it_is_made(api: &dyn TapApi) {
         } else {
             new += 1
         }
-        try_ip(&format!("link del {}", names.last().unwrap()));
-        try_ip("link del udev0");
+        let _ = try_ip(&format!("link del {}", names.last().unwrap()));
+        let _ = try_ip("link del udev0");
     }
     udev.join();
-    try_ip("link del udev0");
+    let _ = try_ip("link del udev0");
     figure(&format!("24 queues while the tap is renamed: {old} with the old name, {new} with the new one"));
 }
 

@@ -7,7 +7,7 @@ mod common;
 use common::api::{C, NONE, PERSIST, TapApi, VNET_HDR};
 use common::hostile::{attack_named, need_users, set_persist};
 use common::net::{
-    Event, Events, exists, frame, interfaces, ip, send_from_host, set_up_quietly, sysfs, try_ip, try_read_as_guest,
+    Event, Events, exists, frame, gone, interfaces, ip, send_from_host, set_up_quietly, sysfs, try_ip, try_read_as_guest,
 };
 use common::process::{Forked, Holder, open_files};
 use common::state::{
@@ -185,7 +185,7 @@ fn a_file_in_flight() {
 }
 
 fn rename(from: &str, to: &str) {
-    if !try_ip(&format!("link set {from} name {to}")).status.success() {
+    if try_ip(&format!("link set {from} name {to}")).is_err() {
         // Linux 6.1 wants it down for that
         ip(&format!("link set {from} down"));
         ip(&format!("link set {from} name {to}"));
@@ -237,7 +237,7 @@ fn moved_to_another_namespace() {
         ip(&format!("link set tap0 netns {}", other.0.id()));
         clear_persist(&queue);
         drop(queue);
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
         let changed = check("tap0").unwrap();
         assert_eq!(changed, Fields::PERSIST | Fields::MASTER | Fields::UP);
         assert!(!exists("tap0"), "Check changes nothing");
@@ -310,7 +310,7 @@ fn vanished() {
                 let queue = tun::open("tap0", flags).unwrap();
                 clear_persist(&queue);
             }
-            assert!(!exists("tap0"));
+            assert!(gone("tap0"));
             assert_eq!(check("tap0").unwrap(), Fields::VANISHED);
             let log = Log::start();
             assert_eq!(restore("tap0").unwrap(), Fields::VANISHED);
@@ -396,7 +396,7 @@ fn a_tap_that_was_absent() {
             reclaim("tap0", 0).unwrap();
             if ends {
                 drop(made);
-                assert!(!exists("tap0"));
+                assert!(gone("tap0"));
                 assert_eq!(restore("tap0").unwrap(), Fields::empty());
             } else {
                 let holder = Holder::of(&made.queues[0]);
@@ -462,7 +462,7 @@ fn a_new_start_after_a_crash() {
         hold("tap0", &made.queues).unwrap();
         drop(made);
         save("tap0").unwrap();
-        assert!(!exists("tap0"));
+        assert!(gone("tap0"));
         restore("tap0").unwrap();
         nothing_recorded();
     }
@@ -543,7 +543,7 @@ fn a_tap_that_somebody_else_keeps_alive() {
     drop((other, queue));
     assert!(exists("tap0"), "the guard has it");
     assert_eq!(restore("tap0").unwrap(), Fields::VANISHED | Fields::UNRESTORED);
-    assert!(!exists("tap0"));
+    assert!(gone("tap0"));
     nothing_recorded();
 }
 

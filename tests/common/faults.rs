@@ -27,7 +27,7 @@ const OF_A_KIND: usize = 24;
 const SAMPLE: usize = 5;
 const KILLS: usize = 8;
 /// Where processes are slow, so few of the functions' circumstances are tried.
-const OF_SO_MANY: usize = 6;
+const OF_SO_MANY: usize = 8;
 
 /// A function and the circumstances in which it is called.
 pub struct Scenario<'a, T, R> {
@@ -252,9 +252,10 @@ pub fn empty() {
             break;
         }
         assert!(Instant::now() < end, "{names:?} do not go");
-        let lines: String = names.iter().map(|name| format!("link set {name} group 7\n")).collect();
-        std::fs::write("/tmp/batch", format!("{lines}link del group 7\n")).unwrap();
-        super::net::try_ip("-force -batch /tmp/batch"); // some may go by themselves at this moment
+        for name in names {
+            let _ = super::net::try_ip(&format!("link set {name} group 7")); // some may go by themselves at this moment
+        }
+        let _ = super::net::try_ip("link del group 7");
     }
     let _ = std::fs::remove_dir_all(Path::new(DIR).parent().unwrap());
     let _ = std::fs::remove_file(BOUND);

@@ -9,6 +9,7 @@ pub mod api;
 pub mod bridge;
 pub mod faults;
 pub mod hostile;
+pub mod ip;
 pub mod link;
 pub mod net;
 pub mod ovs;
@@ -36,7 +37,7 @@ const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
 /// Tells the child which share of the work is its.
 const SHARE: &str = "VIRNETDEVTAP_TEST_SHARE";
 /// Into so many shares much work is divided: the runs wait most of their time.
-pub const SHARES: usize = 6;
+pub const SHARES: usize = 16;
 /// After this many seconds a test is hanging.
 const LIMIT: u32 = 240;
 /// The same for one that is to run for long.

@@ -8,25 +8,39 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs `ip` with these words; it has to succeed.
-pub fn ip(words: &str) -> String {
-    let output = try_ip(words);
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+/// What `ip` does for these words; it has to succeed.
+pub fn ip(words: &str) {
+    try_ip(words).unwrap_or_else(|e| panic!("ip {words}: {e}"));
 }
 
-pub fn try_ip(words: &str) -> Output {
-    Command::new("ip").args(words.split_whitespace()).stdin(Stdio::null()).output().expect("iproute2 is installed")
+pub fn try_ip(words: &str) -> Result<(), String> {
+    match super::ip::here(words) {
+        Some(done) => done.map_err(|errno| errno.to_string()),
+        None => run_ip(words).map(drop),
+    }
 }
 
-/// Runs `ip -batch` with these lines.
+/// What `ip` itself prints; it has to succeed.
+pub fn ip_says(words: &str) -> String {
+    run_ip(words).unwrap_or_else(|e| panic!("ip {words}: {e}"))
+}
+
+fn run_ip(words: &str) -> Result<String, String> {
+    let mut ip = Command::new("ip");
+    let output = ip.args(words.split_whitespace()).stdin(Stdio::null()).output().expect("iproute2 is installed");
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// [`ip`] for each of these lines.
 pub fn ip_batch(lines: &str) {
-    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("iproute2 is installed");
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    lines.lines().for_each(ip);
 }
 
 pub fn exists(name: &str) -> bool {

@@ -57,18 +57,6 @@ pub fn open_at(node: &str, name: &str, flags: u16) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// A queue of a tap that nobody holds. Whoever reads /proc, another test for one, may have it open a little longer than
-/// those who have closed it.
-pub fn open_free(name: &str, flags: u16) -> OwnedFd {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
-    loop {
-        match open(name, flags) {
-            Err(Errno::EBUSY) if std::time::Instant::now() < end => std::thread::sleep(std::time::Duration::from_millis(1)),
-            queue => return queue.unwrap(),
-        }
-    }
-}
-
 /// TUNSETIFF on a file that is not attached, or not any more.
 pub fn attach(file: &OwnedFd, name: &str, flags: u16) -> Result<(), Errno> {
     let mut request = ifreq(name, flags);
