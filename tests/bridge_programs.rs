@@ -7,22 +7,8 @@ mod common;
 use common::api::{IFUP, PERSIST};
 use common::bridge::{BridgeApi, INTERFACE_ID_TEXT, Kind, port, spare_tap};
 use common::net::{ip, no_news, soon, unchanged};
+use common::process::{set_path, stand_in};
 use nix::errno::Errno;
-use std::os::unix::fs::PermissionsExt;
-
-/// A program of this name, and nothing else but the shell's own, in PATH.
-fn stand_in(name: &str, script: &str) {
-    std::fs::create_dir_all("/tmp/bin").unwrap();
-    let path = format!("/tmp/bin/{name}");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-    set_path("/tmp/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-}
-
-fn set_path(path: &str) {
-    // SAFETY: the test's process has no other thread that looks at its environment
-    unsafe { std::env::set_var("PATH", path) };
-}
 
 fn no_children() {
     let none = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG));

@@ -5,9 +5,10 @@
 
 mod common;
 
-use common::api::{Failure, Outcome};
+use common::api::Failure;
 use common::faults::{Scenario, Tally, unseen};
-use common::hostile::{ATTACKS, Kind, set_group, set_owner, set_persist};
+use common::hostile::{self, ATTACKS, Kind, set_group, set_owner, set_persist};
+use common::macvtap::{macvtap, open_queue};
 use common::net::{ip, ip_batch, set_up_quietly};
 use common::process::Holder;
 use common::state::{DIR, check, discard, hold, reclaim, restore, restore_with, save};
@@ -20,15 +21,6 @@ use virnetdevtap::tap::interface_name;
 
 const FLAGS: u16 = tun::TAP | tun::NO_PI | tun::VNET_HDR;
 const MULTI: u16 = tun::TAP | tun::MULTI_QUEUE;
-
-fn whole<T, R>(tally: &mut Tally, name: &str, setup: &dyn Fn() -> T, call: &dyn Fn(&T) -> Outcome<R>) {
-    tally.each_call_fails(&Scenario { name, setup, call: &|made: &T| piece(|| call(made)), partly: false });
-}
-
-/// A call that is to be made again if it fails.
-fn again<T, R>(tally: &mut Tally, name: &str, setup: &dyn Fn() -> T, call: &dyn Fn(&T) -> Outcome<R>) {
-    tally.each_call_fails(&Scenario { name, setup, call: &|made: &T| piece(|| call(made)), partly: true });
-}
 
 fn no_tap() {
     std::fs::create_dir_all(DIR).unwrap();
@@ -92,24 +84,24 @@ fn hostile_run(make: impl Fn(), flags: u16, held: bool) {
 fn saving() {
     let mut tally = Tally::default();
     let call = |_: &()| save("tap0");
-    whole(&mut tally, "StateSave: absent", &no_tap, &call);
-    whole(&mut tally, "StateSave: no directory", &|| (), &call);
-    whole(&mut tally, "StateSave: a tap", &a_tap, &call);
-    whole(&mut tally, "StateSave: a tap with packet information and NAPI", &a_strange_tap, &call);
-    whole(&mut tally, "StateSave: multi-queue", &a_multi_queue_tap, &call);
-    whole(&mut tally, "StateSave: a port", &a_port, &call);
-    again(&mut tally, "StateSave: after a run without a restore", &|| hostile_run(a_port, FLAGS, false), &call);
+    tally.whole("StateSave: absent", &no_tap, &call);
+    tally.whole("StateSave: no directory", &|| (), &call);
+    tally.whole("StateSave: a tap", &a_tap, &call);
+    tally.whole("StateSave: a tap with packet information and NAPI", &a_strange_tap, &call);
+    tally.whole("StateSave: multi-queue", &a_multi_queue_tap, &call);
+    tally.whole("StateSave: a port", &a_port, &call);
+    tally.again("StateSave: after a run without a restore", &|| hostile_run(a_port, FLAGS, false), &call);
     tally.finish("virNetDevTapStateSave");
 }
 
 fn holding() {
     let mut tally = Tally::default();
     let call = |queues: &[OwnedFd; 1]| hold("tap0", queues);
-    whole(&mut tally, "StateHold: a tap", &|| [opened(a_tap, FLAGS)], &call);
-    whole(&mut tally, "StateHold: multi-queue", &|| [opened(a_multi_queue_tap, MULTI)], &call);
-    whole(&mut tally, "StateHold: absent before", &|| [opened(no_tap, FLAGS)], &call);
-    whole(&mut tally, "StateHold: no record", &|| [tun::open_soon("tap0", FLAGS)], &call);
-    whole(&mut tally, "StateHold: once more", &|| [running(a_tap, FLAGS)], &call);
+    tally.whole("StateHold: a tap", &|| [opened(a_tap, FLAGS)], &call);
+    tally.whole("StateHold: multi-queue", &|| [opened(a_multi_queue_tap, MULTI)], &call);
+    tally.whole("StateHold: absent before", &|| [opened(no_tap, FLAGS)], &call);
+    tally.whole("StateHold: no record", &|| [tun::open_soon("tap0", FLAGS)], &call);
+    tally.whole("StateHold: once more", &|| [running(a_tap, FLAGS)], &call);
     tally.finish("virNetDevTapStateHold");
 }
 
@@ -123,11 +115,13 @@ fn reclaiming() {
     };
     let of_that = |holder: &Holder| reclaim("tap0", holder.pid());
     let of_any = |_: &Holder| reclaim("tap0", 0);
-    whole(&mut tally, "StateReclaim: a tap", &setup(a_tap, FLAGS), &of_that);
-    whole(&mut tally, "StateReclaim: a tap, of whomever", &setup(a_tap, FLAGS), &of_any);
-    whole(&mut tally, "StateReclaim: multi-queue", &setup(a_multi_queue_tap, MULTI), &of_that);
-    whole(&mut tally, "StateReclaim: absent before", &setup(no_tap, FLAGS), &of_that);
-    whole(&mut tally, "StateReclaim: has it", &|| running(a_tap, FLAGS), &|_| reclaim("tap0", 0));
+    tally.whole("StateReclaim: a tap", &setup(a_tap, FLAGS), &of_that);
+    tally.whole("StateReclaim: a tap, of whomever", &setup(a_tap, FLAGS), &of_any);
+    tally.whole("StateReclaim: multi-queue", &setup(a_multi_queue_tap, MULTI), &of_that);
+    let elsewhere = || Holder::elsewhere(opened(a_tap, FLAGS));
+    tally.whole("StateReclaim: from another network namespace", &elsewhere, &of_that);
+    tally.whole("StateReclaim: absent before", &setup(no_tap, FLAGS), &of_that);
+    tally.whole("StateReclaim: has it", &|| running(a_tap, FLAGS), &|_| reclaim("tap0", 0));
     tally.finish("virNetDevTapStateReclaim");
 }
 
@@ -153,16 +147,16 @@ fn checking() {
         | Fields::OFFLOADS
         | Fields::FILTERS;
     let none = |_: &()| check("tap0").map(finds(Fields::empty(), true));
-    whole(&mut tally, "StateCheck: no record", &a_tap, &none);
-    whole(&mut tally, "StateCheck: untouched", &|| drop(running(a_port, FLAGS)), &none);
+    tally.whole("StateCheck: no record", &a_tap, &none);
+    tally.whole("StateCheck: untouched", &|| drop(running(a_port, FLAGS)), &none);
     let hostile = |_: &()| check("tap0").map(finds(changed | Fields::CARRIER, true));
-    whole(&mut tally, "StateCheck: hostile", &|| hostile_run(a_port, FLAGS, true), &hostile);
+    tally.whole("StateCheck: hostile", &|| hostile_run(a_port, FLAGS, true), &hostile);
     let unheld = |_: &()| check("tap0").map(finds(changed.difference(Fields::PERSIST), false));
-    whole(&mut tally, "StateCheck: hostile, no guard", &|| hostile_run(a_tap, FLAGS, false), &unheld);
+    tally.whole("StateCheck: hostile, no guard", &|| hostile_run(a_tap, FLAGS, false), &unheld);
     let absent = |_: &()| check("tap0").map(finds(Fields::PERSIST, true));
-    whole(&mut tally, "StateCheck: absent before", &|| persistent(running(no_tap, FLAGS)), &absent);
+    tally.whole("StateCheck: absent before", &|| persistent(running(no_tap, FLAGS)), &absent);
     let vanished = |_: &()| check("tap0").map(finds(Fields::VANISHED, true));
-    whole(&mut tally, "StateCheck: vanished", &vanishes, &vanished);
+    tally.whole("StateCheck: vanished", &vanishes, &vanished);
     tally.finish("virNetDevTapStateCheck");
 }
 
@@ -178,48 +172,51 @@ fn vanishes() {
 fn restoring() {
     let mut tally = Tally::default();
     let call = |_: &()| restore("tap0");
-    whole(&mut tally, "StateRestore: no record", &a_tap, &call);
-    again(&mut tally, "StateRestore: untouched", &|| drop(running(a_tap, FLAGS)), &call);
-    again(&mut tally, "StateRestore: untouched port", &|| drop(running(a_port, FLAGS)), &call);
-    again(&mut tally, "StateRestore: hostile", &|| hostile_run(a_tap, FLAGS, true), &call);
-    again(&mut tally, "StateRestore: hostile, a port", &|| hostile_run(a_port, FLAGS, true), &call);
-    again(
-        &mut tally,
-        "StateRestore: hostile, packet information and NAPI",
-        &|| hostile_run(a_strange_tap, tun::TAP, true),
-        &call,
-    );
-    again(&mut tally, "StateRestore: hostile, multi-queue", &|| hostile_run(a_multi_queue_tap, MULTI, true), &call);
-    again(&mut tally, "StateRestore: hostile, no guard", &|| hostile_run(a_port, FLAGS, false), &call);
+    tally.whole("StateRestore: no record", &a_tap, &call);
+    tally.again("StateRestore: untouched", &|| drop(running(a_tap, FLAGS)), &call);
+    tally.again("StateRestore: untouched port", &|| drop(running(a_port, FLAGS)), &call);
+    tally.again("StateRestore: hostile", &|| hostile_run(a_tap, FLAGS, true), &call);
+    tally.again("StateRestore: hostile, a port", &|| hostile_run(a_port, FLAGS, true), &call);
+    tally.again("StateRestore: hostile, packet information and NAPI", &|| hostile_run(a_strange_tap, tun::TAP, true), &call);
+    tally.again("StateRestore: hostile, multi-queue", &|| hostile_run(a_multi_queue_tap, MULTI, true), &call);
+    tally.again("StateRestore: hostile, no guard", &|| hostile_run(a_port, FLAGS, false), &call);
     tally.finish("virNetDevTapStateRestore");
 }
 
 fn restoring_the_rest() {
     let mut tally = Tally::default();
     let call = |_: &()| restore("tap0");
-    again(&mut tally, "StateRestore: absent before", &|| persistent(running(no_tap, FLAGS)), &call);
-    again(&mut tally, "StateRestore: absent before, never held", &|| drop(opened(no_tap, FLAGS)), &call);
-    again(&mut tally, "StateRestore: vanished", &vanishes, &call);
+    tally.again("StateRestore: absent before", &|| persistent(running(no_tap, FLAGS)), &call);
+    tally.again("StateRestore: absent before, never held", &|| drop(opened(no_tap, FLAGS)), &call);
+    tally.again("StateRestore: vanished", &vanishes, &call);
     let moved = || {
         drop(running(a_port, FLAGS));
         ip("link set tap0 nomaster name tap7 group 3 txqueuelen 77");
         ip("link property add dev tap7 altname another");
     };
-    again(&mut tally, "StateRestore: renamed, off its bridge", &moved, &call);
+    tally.again("StateRestore: renamed, off its bridge", &moved, &call);
+    let other = || {
+        let queue = running(a_port, FLAGS);
+        let other = Holder::elsewhere(std::fs::File::open("/dev/null").unwrap());
+        ip(&format!("link set tap0 netns {}", other.pid()));
+        drop(queue);
+        other
+    };
+    tally.again("StateRestore: moved to another network namespace", &other, &|_| restore("tap0"));
     let with = |flags| move |_: &Option<Holder>| restore_with("tap0", flags);
     let held = || Some(Holder::of(running(a_port, FLAGS)));
-    again(&mut tally, "StateRestore: EVICT", &held, &with(RestoreFlags::EVICT));
+    tally.again("StateRestore: EVICT", &held, &with(RestoreFlags::EVICT));
     let gone = || {
         hostile_run(a_port, FLAGS, true);
         None
     };
-    again(&mut tally, "StateRestore: REMOVE", &gone, &with(RestoreFlags::REMOVE));
-    whole(&mut tally, "StateRestore: LEAVE", &gone, &with(RestoreFlags::LEAVE));
+    tally.again("StateRestore: REMOVE", &gone, &with(RestoreFlags::REMOVE));
+    tally.whole("StateRestore: LEAVE", &gone, &with(RestoreFlags::LEAVE));
     let ownerless = || {
         hostile_run(a_strange_tap, tun::TAP, true);
         None
     };
-    again(&mut tally, "StateRestore: RECREATE", &ownerless, &with(RestoreFlags::RECREATE));
+    tally.again("StateRestore: RECREATE", &ownerless, &with(RestoreFlags::RECREATE));
     tally.finish("virNetDevTapStateRestore, the rest");
 }
 
@@ -244,14 +241,14 @@ fn restoring_many() {
         let all = state::restore_list(&names, None, DIR.as_ref(), RestoreFlags::empty());
         all.into_iter().try_for_each(|restored| restored.map(drop).map_err(Failure::from))
     };
-    again(&mut tally, "StateRestoreList", &setup, &call);
+    tally.again("StateRestoreList", &setup, &call);
     tally.finish("virNetDevTapStateRestoreList");
 }
 
 fn the_rest() {
     let mut tally = Tally::default();
-    whole(&mut tally, "StateDiscard", &|| drop(running(a_tap, FLAGS)), &|()| discard("tap0"));
-    whole(&mut tally, "StateDiscard: no record", &a_tap, &|()| discard("tap0"));
+    tally.whole("StateDiscard", &|| drop(running(a_tap, FLAGS)), &|()| discard("tap0"));
+    tally.whole("StateDiscard: no record", &a_tap, &|()| discard("tap0"));
     let left = format!("{DIR}/.tap1.tmp");
     let list = |_: &()| {
         let names = piece(|| state::list(DIR.as_ref())).map_err(Failure::from)?;
@@ -269,4 +266,25 @@ fn the_rest() {
     tally.finish("virNetDevTapStateDiscard and List");
 }
 
-shared_netns_tests![saving, holding, reclaiming, checking, restoring, restoring_the_rest, restoring_many, the_rest];
+/// Their hypervisor has changed the MAC.
+fn macvtaps() {
+    let made = || {
+        no_tap();
+        macvtap("bridge");
+        ip("link set mvt0 address 02:00:00:00:00:09");
+    };
+    let ran = || {
+        made();
+        save("mvt0").unwrap();
+        let queue = open_queue();
+        hold("mvt0", &[queue.try_clone().unwrap()]).unwrap();
+        hostile::mac(queue.as_fd(), [2, 0, 0, 0, 0, 1]).unwrap();
+    };
+    let mut tally = Tally::default();
+    tally.whole("StateSave: a macvtap", &made, &|()| save("mvt0"));
+    tally.whole("StateCheck: a macvtap", &ran, &|()| check("mvt0").map(|found| assert_eq!(found, Fields::MAC)));
+    tally.again("StateRestore: a macvtap", &ran, &|()| restore("mvt0"));
+    tally.finish("macvtaps");
+}
+
+shared_netns_tests![saving, holding, reclaiming, checking, restoring, restoring_the_rest, restoring_many, the_rest, macvtaps];

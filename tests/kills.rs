@@ -5,10 +5,12 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, C, IFUP, NONE, PERSIST, TapApi, VNET_HDR};
-use common::bridge::{BridgeApi, MAC, port};
-use common::faults::{killed_at_each_call, machine, not_as_before};
+use common::bridge::{self, BridgeApi, MAC, port};
+use common::faults::killed_at_each_call;
 use common::hostile::{ATTACKS, Kind, set_group, set_owner, set_persist};
+use common::machine::{machine, not_as_before};
 use common::net::{exists, ip, ip_batch, set_up_quietly, soon};
+use common::ovs::{self, Database};
 use common::state::{DIR, check, hold, list, nothing_recorded, reclaim, restore, restore_with, save};
 use common::tun;
 use serde_json::Value;
@@ -175,6 +177,31 @@ fn creating_a_persistent_tap() {
     killed_at_each_call("Save, CreateInBridgePort, Hold: persistent", &owned, &life, &after);
 }
 
+/// As above; and a port whose tap is gone may be left in the database, which is no hindrance to the next one of that name.
+fn creating_a_port_of_a_switch() {
+    let database = Database::start();
+    let setup = || {
+        database.bridges_anew();
+        owned()
+    };
+    let port = port("ovsbr0").kind(bridge::Kind::OpenVswitch).vlan(7).mtu(1300);
+    let create = || C.create_with(Some("tap1"), Some(MAC), 1, IFUP | PERSIST, &port, None).unwrap();
+    let life = |_: &Value| {
+        save("tap1").unwrap();
+        hold("tap1", &create().tap.queues).unwrap();
+    };
+    let after = |before: &Value| {
+        comes_back();
+        C.delete("tap1", None).unwrap();
+        drop(create());
+        assert_eq!(ovs::ports("ovsbr0"), "tap1");
+        C.delete("tap1", None).unwrap();
+        ovs::vsctl(&["del-port", "tap1"]);
+        as_before(before, |_| false);
+    };
+    killed_at_each_call("Save, CreateInBridgePort, Hold: Open vSwitch", &setup, &life, &after);
+}
+
 fn opening() {
     let life = |_: &Value| {
         save("tap0").unwrap();
@@ -243,6 +270,7 @@ shared_netns_tests![
     a_port_that_moves,
     creating,
     creating_a_persistent_tap,
+    creating_a_port_of_a_switch,
     opening,
     deleting,
 ];

@@ -1,16 +1,16 @@
 //! Each system call of a function fails once: the function does its work or fails, and there is nothing in between.
 
 use super::api::Outcome;
-use super::link::{fdb, links, vlans};
+use super::machine::{empty, machine, was_looked_at, without_identities};
+use super::net::ip_batch;
 use super::process::{Forked, open_files};
-use super::state::{DIR, differences, features, read_queue};
+use super::state::differences;
 use super::steps::{Call, Fate, piece, watch};
-use super::{count, figure, is_deep, share};
+use super::{agreed, count, figure_of_all, is_deep, share, tun};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 const REFERENCE: &str = "/tmp/reference";
 const COMPLAINT: &str = "/tmp/complaint";
 const FAILED: &str = "/tmp/failed";
-/// What stands for a port that a switch's program has been asked for.
-pub const BOUND: &str = "/tmp/bound";
 /// Calls of one kind that are looked at in one function; more of them are the same loop again.
 const OF_A_KIND: usize = 24;
-/// Runs for each function if not all are made.
+/// Runs for each scenario if not all are made, and kills for each life.
 const SAMPLE: usize = 5;
 const KILLS: usize = 8;
-/// Where processes are slow, so few of the functions' circumstances are tried.
+/// Where processes are slow, one of so many scenarios is tried.
 const OF_SO_MANY: usize = 8;
+/// Runs for each scenario of those that are to be tried there, all of them.
+const LARGE_SAMPLE: usize = 25;
 
 /// A function and the circumstances in which it is called.
 pub struct Scenario<'a, T, R> {
@@ -52,22 +52,38 @@ pub fn unseen() -> bool {
 /// What the tests of a binary have come to.
 #[derive(Default)]
 pub struct Tally {
-    runs: usize,
-    failed: usize,
+    runs: Runs,
     calls: usize,
-    covered: usize,
+    faults: usize,
     kinds: BTreeSet<i64>,
     complaints: Vec<String>,
+    /// Can this be tried on slow machines only?
+    only_there: bool,
 }
 
 impl Tally {
+    /// For what only other kernels can do, which run in a slow machine.
+    pub fn on_another_kernel() -> Self {
+        Self { only_there: true, ..Self::default() }
+    }
+
+    /// A call that fails and has done nothing, or does all.
+    pub fn whole<T, R>(&mut self, name: &str, setup: &dyn Fn() -> T, call: &dyn Fn(&T) -> Outcome<R>) {
+        self.each_call_fails(&Scenario { name, setup, call: &|made: &T| piece(|| call(made)), partly: false });
+    }
+
+    /// A call that is to be made again if it fails.
+    pub fn again<T, R>(&mut self, name: &str, setup: &dyn Fn() -> T, call: &dyn Fn(&T) -> Outcome<R>) {
+        self.each_call_fails(&Scenario { name, setup, call: &|made: &T| piece(|| call(made)), partly: true });
+    }
+
     /// Makes each system call of the scenario fail in each way that it can.
     pub fn each_call_fails<T, R>(&mut self, scenario: &Scenario<'_, T, R>) {
         let number = scenario.name.bytes().map(usize::from).sum::<usize>();
-        if number % count(1, OF_SO_MANY) != 0 {
+        if !self.only_there && number % count(1, OF_SO_MANY) != 0 {
             return;
         }
-        let calls = self.undisturbed(scenario);
+        let calls = agree(scenario.name, &self.undisturbed(scenario));
         let mut seen: BTreeMap<(i64, u64), usize> = BTreeMap::new();
         let mut plans = Vec::new();
         let mut directories = BTreeSet::new();
@@ -77,33 +93,25 @@ impl Tally {
                 libc::SYS_close if directories.remove(&call.args[0]) => continue, // has nothing to fail with
                 _ => {}
             }
-            let kind = (call.number, if call.number == libc::SYS_ioctl { call.args[1] } else { 0 });
-            let before = seen.entry(kind).or_default();
+            let before = seen.entry(call.kind()).or_default();
             *before += 1;
             if *before <= OF_A_KIND {
                 plans.extend(fates(call).into_iter().map(|fate| (call, fate)));
             }
         }
-        let step = if is_deep() { 1 } else { plans.len().div_ceil(SAMPLE).max(1) };
+        let sample = if self.only_there { LARGE_SAMPLE } else { SAMPLE };
+        let step = if is_deep() { 1 } else { plans.len().div_ceil(sample).max(1) };
         let first = number % step;
-        let (mut runs, mut failed) = (0, 0);
-        let mut covered = BTreeSet::new();
-        for (call, fate) in share(plans.into_iter().skip(first).step_by(step)) {
-            failed += usize::from(self.one_call_fails(scenario, call, fate));
-            runs += 1;
-            covered.insert((call.thread, call.at));
-            self.kinds.insert(call.number);
-        }
-        figure(&format!(
-            "{}: {runs} runs, {} of {} system calls, {failed} made it fail",
-            scenario.name,
-            covered.len(),
-            calls.len()
-        ));
-        self.runs += runs;
-        self.failed += failed;
+        self.kinds.extend(plans.iter().map(|(call, _)| call.number));
         self.calls += calls.len();
-        self.covered += covered.len();
+        self.faults += plans.len();
+        let what = format!("of {} faults in {} system calls", plans.len(), calls.len());
+        let mut runs = Runs::default();
+        for (call, fate) in share(plans.into_iter().skip(first).step_by(step)) {
+            self.one_call_fails(scenario, call, fate, &mut runs);
+        }
+        runs.figure(scenario.name, &what);
+        self.runs.add(&runs);
     }
 
     /// The system calls of the scenario, which has to succeed twice with the same result; the first of them is the reference.
@@ -120,7 +128,7 @@ impl Tally {
         calls
     }
 
-    fn one_call_fails<T, R>(&mut self, scenario: &Scenario<'_, T, R>, call: &Call, fate: Fate) -> bool {
+    fn one_call_fails<T, R>(&mut self, scenario: &Scenario<'_, T, R>, call: &Call, fate: Fate, runs: &mut Runs) {
         empty();
         let done = matches!(fate, Fate::Fails(Errno::EINTR)) || call.number == libc::SYS_close;
         let watched = watch(Some((call, fate)), || run(scenario, done, out_of_reach(fate)));
@@ -133,25 +141,75 @@ impl Tally {
         } else if std::env::var_os("VIRNETDEVTAP_TELL").is_some() {
             eprintln!("TOLD: {}: {}: {failed:?}", scenario.name, told(call, fate));
         }
-        failed.is_ok()
+        runs.made += usize::from(watched.met);
+        runs.not_met += usize::from(!watched.met);
+        runs.failed += usize::from(failed.is_ok());
     }
 
     /// Says what was done; fails if anything was not as it should.
     pub fn finish(self, functions: &str) {
-        figure(&format!(
-            "{functions}: {} runs, {} of {} system calls of {} kinds failed once, {} times with a failure of the function",
-            self.runs,
-            self.covered,
-            self.calls,
-            self.kinds.len(),
-            self.failed
-        ));
+        let what = format!("of {} faults in {} system calls of {} kinds", self.faults, self.calls, self.kinds.len());
+        self.runs.figure(&format!("All of {functions}"), &what);
         assert!(self.complaints.is_empty(), "{} complaints:\n{}", self.complaints.len(), self.complaints.join("\n"));
+    }
+}
+
+#[derive(Default)]
+struct Runs {
+    made: usize,
+    failed: usize,
+    not_met: usize,
+}
+
+impl Runs {
+    fn add(&mut self, other: &Self) {
+        self.made += other.made;
+        self.failed += other.failed;
+        self.not_met += other.not_met;
+    }
+
+    fn figure(&self, name: &str, what: &str) {
+        let text = format!("{name}: {{}} {what}; {{}} made it fail, {{}} more were not met");
+        figure_of_all(&text, &[self.made, self.failed, self.not_met]);
     }
 }
 
 fn told(call: &Call, fate: Fate) -> String {
     format!("thread {} call {}, number {} {:x?}: {fate:?}", call.thread, call.at, call.number, &call.args[..4])
+}
+
+/// How many calls there are is not always the same. All who share the work go by what one of them has seen.
+fn agree(name: &str, calls: &[Call]) -> Vec<Call> {
+    let calls = calls.iter().map(|call| json!([call.thread, call.at, call.nth, call.number, call.args])).collect();
+    let call = |call: &Value| {
+        let number = |at: usize| call[at].as_u64().unwrap() as usize;
+        let args = std::array::from_fn(|at| call[4][at].as_u64().unwrap());
+        Call { thread: number(0), at: number(1), nth: number(2), number: call[3].as_i64().unwrap(), args }
+    };
+    agreed(name, calls).as_array().unwrap().iter().map(call).collect()
+}
+
+/// A call whose right outcome is this error.
+pub fn refused<R: std::fmt::Debug>(result: Outcome<R>, errno: Errno, words: &str) -> Outcome<()> {
+    match result {
+        Err(failure) if failure.errno == errno && failure.text.contains(words) => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(result) => panic!("{result:?}"),
+    }
+}
+
+/// Persistent taps that nobody holds.
+pub fn taps() {
+    ip_batch(
+        "tuntap add old0 mode tap
+         tuntap add pi0 mode tap pi vnet_hdr
+         tuntap add multi0 mode tap multi_queue
+         link set old0 address 02:00:00:00:00:07
+         link set pi0 address 02:00:00:00:00:08 group 5
+         link set multi0 address 02:00:00:00:00:09\n",
+    );
+    tun::make("napi0", tun::TAP | tun::NO_PI | tun::NAPI);
+    ip_batch("link set napi0 address 02:00:00:00:00:0a\n");
 }
 
 fn complaint() -> String {
@@ -238,130 +296,6 @@ fn becomes(wanted: &Value, now: impl Fn() -> Value, what: &str, unseen: bool) {
     }
 }
 
-/// The tap was held for a moment more when it was looked at before, since somebody looked at the files of those who had.
-fn was_looked_at(difference: &str) -> bool {
-    difference.ends_with(r#"/numqueues: "01:00:00:00" -> "00:00:00:00""#) || difference.contains("/rest/queue: null -> [")
-}
-
-/// Deletes all interfaces, and what was recorded.
-pub fn empty() {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let names = super::net::interfaces();
-        if names.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < end, "{names:?} do not go");
-        for name in names {
-            let _ = super::net::try_ip(&format!("link set {name} group 7")); // some may go by themselves at this moment
-        }
-        let _ = super::net::try_ip("link del group 7");
-    }
-    let _ = std::fs::remove_dir_all(Path::new(DIR).parent().unwrap());
-    let _ = std::fs::remove_file(BOUND);
-}
-
-/// Everything in this network namespace and among the records.
-pub fn machine() -> Value {
-    loop {
-        if let Some(all) = look_at_machine() {
-            return all;
-        }
-    }
-}
-
-/// None: something has just gone.
-fn look_at_machine() -> Option<Value> {
-    let mut all = json!({});
-    let mut bridges = false;
-    for mut link in links() {
-        let name = link["ifname"].as_str().unwrap().to_owned();
-        bridges |= link["linkinfo"]["info_kind"] == "bridge";
-        // what follows from the carrier comes up to a second later; a bridge keeps the limits of the ports that it had,
-        // and a link that was up its queueing discipline
-        link.as_object_mut()
-            .unwrap()
-            .retain(|key, _| !matches!(key.as_str(), "operstate" | "qdisc" | "tso_max_size" | "tso_max_segs"));
-        if let Some(flags) = link["flags"].as_array_mut() {
-            flags.retain(|flag| flag != "NO-CARRIER" && flag != "LOWER_UP");
-        }
-        if let Some(port) = link.pointer_mut("/linkinfo/info_slave_data").and_then(Value::as_object_mut) {
-            port.retain(|key, _| key != "state" && !key.starts_with("designated_") && !key.ends_with("_flag"));
-        }
-        let sysfs = |file| super::net::sysfs(&name, file);
-        let inode = std::fs::metadata(Path::new("/sys/class/net").join(&name)).ok()?.ino();
-        let rest = json!({
-            "tun": [sysfs("tun_flags"), sysfs("owner"), sysfs("group")], "inode": inode,
-            "queue": read_queue(&name), "features": features(&name)?,
-        });
-        all[&name] = json!({ "link": link, "rest": rest });
-    }
-    if bridges {
-        for (port, vlans) in vlans() {
-            all[port]["VLANs"] = json!(vlans);
-        }
-        all["bridges"]["fdb"] = json!(fdb(None));
-    }
-    for entry in std::fs::read_dir(DIR).into_iter().flatten().flatten() {
-        let text = std::fs::read_to_string(entry.path()).unwrap();
-        all["records"][entry.file_name().to_str().unwrap()] = json!(text);
-    }
-    all["bound"] = json!(Path::new(BOUND).exists());
-    Some(all)
-}
-
-/// Without what is different each time: indexes, inodes, addresses that the kernel made up.
-fn without_identities(before: &Value, mut machine: Value) -> Value {
-    // a number that was given out is not given out again
-    let names: Vec<_> = machine.as_object().unwrap().keys().filter(|name| name.starts_with("vnet")).cloned().collect();
-    for name in names {
-        let mut device = machine.as_object_mut().unwrap().remove(&name).unwrap();
-        device["link"]["ifname"] = Value::Null;
-        machine["vnet%d"] = device;
-    }
-    for (name, device) in machine.as_object_mut().unwrap() {
-        if let Some(rest) = device.get_mut("rest") {
-            rest.as_object_mut().unwrap().remove("inode");
-        }
-        if let Some(link) = device.get_mut("link").and_then(Value::as_object_mut) {
-            for key in ["ifindex", "inet6_addr_gen_mode"] {
-                link.remove(key);
-            }
-            if before.get(name).is_none_or(|before| before["link"]["address"] == link["address"]) {
-                link.remove("address");
-            }
-            if let Some(Value::Object(info)) = link.get_mut("linkinfo") {
-                for data in ["info_data", "info_slave_data"] {
-                    if let Some(Value::Object(data)) = info.get_mut(data) {
-                        data.retain(|key, _| !matches!(key.as_str(), "root_id" | "bridge_id" | "no" | "id"));
-                    }
-                }
-            }
-        }
-        if name == "records" {
-            for text in device.as_object_mut().unwrap().values_mut() {
-                *text = serde_json::from_str(text.as_str().unwrap()).unwrap();
-                without_numbers(text);
-            }
-        }
-    }
-    if let Some(bridges) = machine.get_mut("bridges").and_then(Value::as_object_mut) {
-        bridges.remove("fdb");
-    }
-    machine
-}
-
-/// Which device a record means is not the same each time; that it says so, is.
-fn without_numbers(record: &mut Value) {
-    for (key, value) in record.as_object_mut().unwrap() {
-        match key.as_str() {
-            "ifindex" | "inode" => *value = json!(value.is_number()),
-            _ if value.is_object() => without_numbers(value),
-            _ => {}
-        }
-    }
-}
-
 /// How this system call can fail.
 fn fates(call: &Call) -> Vec<Fate> {
     use Errno::*;
@@ -424,33 +358,21 @@ pub fn killed_at_each_call<T>(name: &str, setup: &dyn Fn() -> T, life: &dyn Fn(&
     let watched = watch(None, || piece(|| life(&made)));
     assert_eq!(watched.status, Some(0), "{name}");
     drop(made);
-    let calls = watched.calls;
+    let calls = agree(name, &watched.calls);
     let step = if is_deep() { 1 } else { calls.len().div_ceil(count(KILLS, 2)).max(1) };
     let mut complaints = Vec::new();
     let mut killed = 0;
     for call in share(calls.iter().skip(name.len() % step).step_by(step)) {
         empty();
         let made = setup();
-        killed += usize::from(watch(Some((call, Fate::Killed)), || piece(|| life(&made))).met);
+        let here = Call::whichever(call.thread, call.at);
+        killed += usize::from(watch(Some((&here, Fate::Killed)), || piece(|| life(&made))).met);
         if catch_unwind(AssertUnwindSafe(|| Forked::run(|| after(&made)).join())).is_err() {
             complaints.push(told(call, Fate::Killed));
             eprintln!("COMPLAINT: {name}: {}", told(call, Fate::Killed));
         }
     }
     empty();
-    figure(&format!("{name}: killed at {killed} of {} system calls", calls.len()));
+    figure_of_all(&format!("{name}: killed at {{}} of {} system calls", calls.len()), &[killed]);
     assert!(complaints.is_empty(), "{name}: {complaints:#?}");
-}
-
-/// The differences between two looks at the machine, but for what a device that was made anew cannot have back.
-pub fn not_as_before(before: &Value, now: &Value) -> Vec<String> {
-    let mut before = before.clone();
-    for (name, device) in before.as_object_mut().unwrap() {
-        let Some(now) = now.get(name).filter(|now| now["rest"]["inode"] != device["rest"]["inode"]) else { continue };
-        device["rest"]["inode"] = now["rest"]["inode"].clone();
-        device["link"]["inet6_addr_gen_mode"] = now["link"]["inet6_addr_gen_mode"].clone();
-    }
-    let mut differences = differences("", &before, now);
-    differences.retain(|line| !was_looked_at(line));
-    differences
 }

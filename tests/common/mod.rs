@@ -11,6 +11,8 @@ pub mod faults;
 pub mod hostile;
 pub mod ip;
 pub mod link;
+pub mod machine;
+pub mod macvtap;
 pub mod net;
 pub mod ovs;
 pub mod process;
@@ -23,10 +25,15 @@ pub mod tamper;
 pub mod tun;
 pub mod vhost;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{alarm, getegid, geteuid};
-use std::io::Write;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -36,6 +43,8 @@ const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
 const AGAIN: &str = "VIRNETDEVTAP_TEST_AGAIN";
 /// Tells the child which share of the work is its.
 const SHARE: &str = "VIRNETDEVTAP_TEST_SHARE";
+/// The file by which the shares of a work agree on what it is. See [`agreed`].
+const AGREED: &str = "VIRNETDEVTAP_TEST_AGREED";
 /// Into so many shares much work is divided: the runs wait most of their time.
 pub const SHARES: usize = 16;
 /// After this many seconds a test is hanging.
@@ -111,18 +120,28 @@ pub fn in_namespaces(path: &str, shares: usize, body: impl FnOnce()) {
         assert_eq!(before, process::open_files(), "files left open");
         return;
     }
-    let children: Vec<_> = (0..shares).map(|share| start(name, path, share, shares)).collect();
-    for child in children {
-        finish(name, path, child.and_then(Child::wait_with_output));
+    let agreed = (shares > 1).then(|| memfd_create("agreed", MFdFlags::empty()).unwrap());
+    let children: Vec<_> = (0..shares).map(|share| start(name, path, share, shares, agreed.as_ref())).collect();
+    let mut sums: Vec<(String, Vec<u64>)> = Vec::new();
+    for (share, child) in children.into_iter().enumerate() {
+        for (text, numbers) in finish(name, path, share, child.and_then(Child::wait_with_output)) {
+            match sums.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, sums)) => sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number),
+                None => sums.push((text, numbers)),
+            }
+        }
+    }
+    for (text, sums) in sums {
+        figure(&sums.iter().fold(text, |text, sum| text.replacen("{}", &sum.to_string(), 1)));
     }
 }
 
-fn start(name: &str, path: &str, share: usize, shares: usize) -> std::io::Result<Child> {
+fn start(name: &str, path: &str, share: usize, shares: usize, agreed: Option<&OwnedFd>) -> std::io::Result<Child> {
     let mut child = Command::new(program());
-    if shares > 1 {
+    if let Some(agreed) = agreed {
         child = Command::new("unshare");
         child.args(["--pid", "--mount-proc", "--fork", "--kill-child"]).arg(std::env::current_exe()?);
-        child.env(SHARE, format!("{share}/{shares}"));
+        child.env(SHARE, format!("{share}/{shares}")).env(AGREED, agreed.as_raw_fd().to_string());
     }
     child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path);
     child.env_remove("VIRNETDEVTAP_DEBUG").env_remove(AGAIN);
@@ -133,17 +152,24 @@ fn start(name: &str, path: &str, share: usize, shares: usize) -> std::io::Result
     child.spawn()
 }
 
-fn finish(name: &str, path: &str, output: std::io::Result<Output>) {
+/// Fails if the test has. What it has measured of a [`figure_of_all`].
+fn finish(name: &str, path: &str, share: usize, output: std::io::Result<Output>) -> Vec<(String, Vec<u64>)> {
     let output = match output {
         Ok(output) => output,
-        Err(e) => return say_skipped(path, &format!("no namespaces: {e}")),
+        Err(e) => {
+            say_skipped(path, &format!("no namespaces: {e}"));
+            return Vec::new();
+        }
     };
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    for line in err.lines().filter(|line| line.starts_with("SKIP: ") || line.starts_with("FIGURE: ")) {
+    let tells = |line: &&str| line.starts_with("SKIP: ") && share == 0 || line.starts_with("FIGURE: ");
+    for line in err.lines().filter(tells) {
         say(line);
     }
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
     assert!(err.contains("SKIP: ") || out.contains("1 passed"), "no such test: {name}\n{out}");
+    let parts = err.lines().filter_map(|line| line.strip_prefix("PART: "));
+    parts.map(|part| serde_json::from_str(part).unwrap()).collect()
 }
 
 fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {
@@ -207,9 +233,32 @@ pub fn share<T>(pieces: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     pieces.skip(first.parse().unwrap()).step_by(step.parse().unwrap())
 }
 
+/// What the first of the processes that share a work has come to call `what`; `mine`, if that is this one.
+pub fn agreed(what: &str, mine: Value) -> Value {
+    let Ok(fd) = std::env::var(AGREED) else { return mine };
+    // opened anew: a lock is an open file's, not a descriptor's
+    let file = File::options().read(true).append(true).open(format!("/proc/self/fd/{fd}")).unwrap();
+    let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let mut lines = String::new();
+    file.read_to_string(&mut lines).unwrap();
+    for line in lines.lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        if line["what"] == what {
+            return line["is"].take();
+        }
+    }
+    writeln!(file, "{}", json!({ "what": what, "is": mine })).unwrap();
+    mine
+}
+
 /// A measured value for the reader of the test's output; it decides nothing.
 pub fn figure(text: &str) {
     say(&format!("FIGURE: {text}"));
+}
+
+/// The same where several processes share the work: each `{}` in the text is the sum of what they have come to.
+pub fn figure_of_all(text: &str, numbers: &[usize]) {
+    say(&format!("PART: {}", json!([text, numbers])));
 }
 
 /// Writes a line where `cargo test` does not swallow it.

@@ -1,10 +1,18 @@
 //! Open vSwitch of one's own: database, daemon, bridges. With the kernel's datapath where there is one, else with that in
 //! user space.
 
+use super::process::stand_in;
 use super::skip;
 use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Does this test have a database? One that it has not started is the machine's.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 pub struct Ovs {
     pub server: Daemon,
@@ -45,24 +53,51 @@ impl Drop for Daemon {
     }
 }
 
+fn start_database() -> Daemon {
+    let none = None::<&str>;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    std::fs::create_dir("/run/openvswitch").unwrap();
+    let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+    if !std::fs::exists(schema).unwrap() {
+        skip("no Open vSwitch (package openvswitch-switch)");
+    }
+    let database = "/run/openvswitch/conf.db";
+    assert!(Command::new("ovsdb-tool").args(["create", database, schema]).status().unwrap().success());
+    let remote = "--remote=punix:/run/openvswitch/db.sock";
+    let server = Daemon::start("/usr/sbin/ovsdb-server", &[database, remote, "--no-chdir", "--pidfile"]);
+    vsctl(&["--retry", "--no-wait", "init"]);
+    STARTED.store(true, Ordering::Relaxed);
+    server
+}
+
+/// The real database and the real ovs-vsctl, which does not wait for a daemon, since there is none: what is looked at is
+/// what the database has.
+pub struct Database {
+    _server: Daemon,
+    vsctl: PathBuf,
+}
+
+impl Database {
+    pub fn start() -> Self {
+        let server = start_database();
+        let path = std::env::var_os("PATH").unwrap();
+        let vsctl = std::env::split_paths(&path).map(|dir| dir.join("ovs-vsctl")).find(|file| file.exists());
+        Self { _server: server, vsctl: vsctl.unwrap() }
+    }
+
+    /// Two, ovsbr0 and ovsbr1, without ports.
+    pub fn bridges_anew(&self) {
+        stand_in("ovs-vsctl", &format!("exec {} --no-wait \"$@\"", self.vsctl.display()));
+        let anew = ["ovsbr0", "ovsbr1"].map(|bridge| ["--", "--if-exists", "del-br", bridge, "--", "add-br", bridge]);
+        vsctl(&anew.concat());
+    }
+}
+
 impl Ovs {
     /// Starts it in this test's namespaces, with bridges of these names.
     pub fn start(bridges: &[&str]) -> Self {
-        let none = None::<&str>;
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
-        std::fs::create_dir("/run/openvswitch").unwrap();
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        if !std::fs::exists(schema).unwrap() {
-            skip("no Open vSwitch (package openvswitch-switch)");
-        }
+        let server = start_database();
         super::net::ip("link set lo up");
-        let database = "/run/openvswitch/conf.db";
-        assert!(Command::new("ovsdb-tool").args(["create", database, schema]).status().unwrap().success());
-        let server = Daemon::start(
-            "/usr/sbin/ovsdb-server",
-            &[database, "--remote=punix:/run/openvswitch/db.sock", "--no-chdir", "--pidfile"],
-        );
-        vsctl(&["--retry", "--no-wait", "init"]);
         let switch = Daemon::start("/usr/sbin/ovs-vswitchd", &["--no-chdir", "--pidfile"]);
         let datapath = if in_kernel() { "datapath_type=system" } else { "datapath_type=netdev" };
         for bridge in bridges {
@@ -88,4 +123,25 @@ pub fn vsctl(args: &[&str]) -> String {
 /// The names of all ports that the database has for a bridge.
 pub fn ports(bridge: &str) -> String {
     vsctl(&["list-ports", bridge])
+}
+
+/// What the database of this test, if it has one, says of bridges and ports, in this order.
+pub fn records() -> Value {
+    if !STARTED.load(Ordering::Relaxed) {
+        return Value::Null;
+    }
+    let list = |table, columns| format!("--columns={columns} list {table}");
+    let tables = [
+        list("Port", "name,tag,trunks,vlan_mode,other_config,external_ids"),
+        list("Interface", "name,external_ids,other_config,mtu_request"),
+    ];
+    let bridges = vsctl(&["--no-wait", "list-br"]);
+    let ports = bridges.lines().map(|bridge| (bridge, ports(bridge)));
+    let tables = tables.map(|table| {
+        let words: Vec<_> = ["--no-wait", "--format=csv"].into_iter().chain(table.split(' ')).collect();
+        let mut rows: Vec<_> = vsctl(&words).lines().map(str::to_owned).collect();
+        rows.sort();
+        rows
+    });
+    json!({ "ports": ports.collect::<BTreeMap<_, _>>(), "tables": tables })
 }

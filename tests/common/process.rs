@@ -148,3 +148,21 @@ pub fn node(path: &str, (major, minor): (u64, u64), mode: u32) {
 
 /// The device number of /dev/net/tun (Documentation/admin-guide/devices.txt).
 pub const TUN_NODE: (u64, u64) = (10, 200);
+
+/// A shell script that is found before the program of this name.
+pub fn stand_in(name: &str, script: &str) {
+    let dir = "/tmp/bin";
+    let path = format!("{dir}/{name}");
+    fs::create_dir_all(dir).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let others = std::env::var("PATH").unwrap();
+    if !others.starts_with(dir) {
+        set_path(&format!("{dir}:{others}"));
+    }
+}
+
+pub fn set_path(path: &str) {
+    // SAFETY: the test's process has no other thread that looks at its environment
+    unsafe { std::env::set_var("PATH", path) };
+}

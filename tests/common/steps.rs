@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// With this argument, which it does not look at, getpid(2) ends the piece.
@@ -18,20 +19,35 @@ const END: u64 = 0x5445_5354;
 pub struct Call {
     /// Threads are numbered as they come.
     pub thread: usize,
+    /// Its place among the thread's calls, and among those of its kind: how often one waits is not always the same.
     pub at: usize,
+    pub nth: usize,
     pub number: i64,
     pub args: [u64; 6],
 }
 
 impl Call {
+    /// Whatever call has this place.
+    pub fn whichever(thread: usize, at: usize) -> Self {
+        Self { thread, at, nth: 0, number: ANY, args: [0; 6] }
+    }
+
+    /// Calls of one kind do the same.
+    pub fn kind(&self) -> (i64, u64) {
+        kind(self.number, &self.args)
+    }
+
     /// Does another run make the same call here?
     fn is_like(&self, other: &Self) -> bool {
         if self.number == ANY {
             return (self.thread, self.at) == (other.thread, other.at);
         }
-        let request = |call: &Self| if call.number == libc::SYS_ioctl { call.args[1] } else { 0 };
-        (self.thread, self.at, self.number, request(self)) == (other.thread, other.at, other.number, request(other))
+        (self.thread, self.kind(), self.nth) == (other.thread, other.kind(), other.nth)
     }
+}
+
+fn kind(number: i64, args: &[u64; 6]) -> (i64, u64) {
+    (number, if number == libc::SYS_ioctl { args[1] } else { 0 })
 }
 
 /// Whatever call it is.
@@ -99,8 +115,7 @@ pub fn watch(fate: Option<(&Call, Fate)>, body: impl FnOnce()) -> Watched {
 /// Runs `body` in a process of its own and kills it as it enters its system call number `at`, counted from 0, which is then
 /// not done. False: it had ended before.
 pub fn killed_at(at: usize, body: impl FnOnce()) -> bool {
-    let any = Call { thread: 0, at, number: ANY, args: [0; 6] };
-    match watch(Some((&any, Fate::Killed)), || piece(body)).status {
+    match watch(Some((&Call::whichever(0, at), Fate::Killed)), || piece(body)).status {
         None => true,
         Some(status) => {
             assert_eq!(status, 0);
@@ -112,6 +127,7 @@ pub fn killed_at(at: usize, body: impl FnOnce()) -> bool {
 struct Thread {
     pid: Pid,
     calls: usize,
+    of_a_kind: BTreeMap<(i64, u64), usize>,
     /// In a system call; what comes next is its end.
     inside: bool,
     /// What the one it is in is to return.
@@ -140,7 +156,7 @@ impl<'a> Watcher<'a> {
 
     fn thread(&mut self, pid: Pid) -> usize {
         self.threads.iter().position(|thread| thread.pid == pid).unwrap_or_else(|| {
-            self.threads.push(Thread { pid, calls: 0, inside: false, result: None, stack: false });
+            self.threads.push(Thread { pid, calls: 0, of_a_kind: BTreeMap::new(), inside: false, result: None, stack: false });
             self.threads.len() - 1
         })
     }
@@ -205,7 +221,10 @@ impl<'a> Watcher<'a> {
         }
         let at = thread.calls;
         thread.calls += 1;
-        let call = Call { thread: number, at, number: call.0, args: call.1 };
+        let before = thread.of_a_kind.entry(kind(call.0, &call.1)).or_default();
+        let nth = *before;
+        *before += 1;
+        let call = Call { thread: number, at, nth, number: call.0, args: call.1 };
         let fate = self.fate.filter(|(wanted, _)| wanted.is_like(&call));
         self.calls.push(call);
         let Some((_, fate)) = fate else { return };
