@@ -10,6 +10,8 @@ use common::process::Forked;
 use common::{count, figure, tun};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const TAP: u16 = tun::TAP | tun::NO_PI;
@@ -197,6 +199,49 @@ fn renamed_while_it_is_made(api: &dyn TapApi) {
     figure(&format!("24 queues while the tap is renamed: {old} with the old name, {new} with the new one"));
 }
 
+/// Two taps take turns with a name, and in between it is free. All queues are of one device, whichever has been met, and if
+/// that is a new one, it goes with them.
+fn renamed_while_it_is_opened(api: &dyn TapApi) {
+    let names = || common::net::interfaces();
+    let inode = |name: &str| std::fs::metadata(format!("/sys/class/net/{name}")).unwrap().ino();
+    for name in ["tap0", "other0"] {
+        tun::make(name, TAP | tun::MULTI_QUEUE);
+    }
+    let two = [inode("tap0"), inode("other0")];
+    let end = Instant::now() + Duration::from_millis(count(1500, 400) as u64);
+    let still = Mutex::new(());
+    let (mut opened, mut made, mut refused) = (0, 0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while Instant::now() < end {
+                for names in [["tap0", "away0"], ["other0", "tap0"], ["tap0", "other0"], ["away0", "tap0"]] {
+                    let _still = still.lock();
+                    let _ = try_ip(&format!("link set {} name {}", names[0], names[1]));
+                }
+            }
+        });
+        while Instant::now() < end {
+            match api.create(Some("tap0"), None, 4, ALLOW_EXISTING) {
+                Ok(tap) => {
+                    let _still = still.lock();
+                    let of: Vec<_> = tap.queues.iter().map(|queue| inode(&api.name_of(queue.as_fd()).unwrap())).collect();
+                    assert!(of.len() == 4 && of.iter().all(|inode| *inode == of[0]), "{of:?} of {:?}", names());
+                    let is_new = !two.contains(&of[0]);
+                    assert_eq!(names().len(), 2 + usize::from(is_new), "{:?}", names());
+                    *if is_new { &mut made } else { &mut opened } += 1;
+                }
+                Err(failure) => {
+                    let expected = [Errno::EAGAIN, Errno::EBUSY];
+                    assert!(expected.contains(&failure.errno), "{failure:?}");
+                    refused += 1;
+                }
+            }
+        }
+    });
+    figure(&format!("a name that two taps have in turn: opened {opened} times, made {made} times, refused {refused} times"));
+    assert!(opened > 0 && soon(|| names().len() == 2), "{:?}", names());
+}
+
 each_api![
     while_somebody_plays_with_the_name,
     deleted_by_several,
@@ -204,4 +249,5 @@ each_api![
     opened_by_two_managers,
     renamed_while_open,
     renamed_while_it_is_made,
+    renamed_while_it_is_opened,
 ];

@@ -169,15 +169,16 @@ impl Tap {
     /// Opens queues until there are `wanted`. Should somebody (udev, say) rename the device meanwhile, the first queue
     /// tells the new name.
     ///
-    /// TUNSETIFF would make a device of the old name then, which goes again with its queue. That is so rare that it is only
-    /// looked for when all are open: another question for each queue is felt where there are hundreds.
+    /// For a new device TUNSETIFF would make another one of the old name then, which goes again with its queue. That is so
+    /// rare that it is only looked for when all are open: another question for each queue is felt where there are hundreds.
     fn attach_rest(&mut self, tunpath: &CStr, wanted: usize, flags: TunFlags) -> Result<()> {
         const TRIES: usize = 8;
         let failed = |name: &IfName| format!("Unable to create multiple fds for tap device {name}");
         for _ in 0..TRIES {
             while self.queues.len() < wanted {
                 let queue = open::clone_device(tunpath)?;
-                if let Err(errno) = tun::set_iff(queue.as_fd(), &self.name, flags) {
+                let set_iff = if self.is_new() { tun::set_iff } else { open::set_iff_existing };
+                if let Err(errno) = set_iff(queue.as_fd(), &self.name, flags) {
                     let name = self.current_name()?;
                     if name == self.name {
                         return Err(Error::system(errno, failed(&name)));
@@ -194,20 +195,21 @@ impl Tap {
         Err(Error::system(Errno::EAGAIN, format!("{}, it was renamed meanwhile", failed(&self.name))))
     }
 
-    /// False: queues of other devices were closed.
+    /// False: queues of other devices than the first one's were closed, or may be open still.
     ///
     /// A new device that has lost its name does not get it back while a queue of ours holds the one that was made under that
-    /// name: if the first and the last queue are of one device, all are.
+    /// name: if the first and the last queue are of one device, all are. One that was there may get it back at any moment.
     fn all_are_of_one_device(&mut self) -> Result<bool> {
-        self.name = self.current_name()?;
-        let name = self.name;
+        let name = self.current_name()?;
+        self.name = name;
         let has_name = |queue: &OwnedFd| tun::get_iff(queue.as_fd()).is_ok_and(|(attached, _)| attached == name);
         if self.is_new() && self.queues.last().is_some_and(has_name) {
             return Ok(true);
         }
         let before = self.queues.len();
-        self.queues.retain(has_name);
-        Ok(self.queues.len() == before)
+        let mut first = true;
+        self.queues.retain(|queue| std::mem::take(&mut first) || has_name(queue));
+        Ok(self.queues.len() == before && self.is_named(&name))
     }
 
     fn current_name(&self) -> Result<IfName> {
