@@ -26,7 +26,8 @@ pub fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
 
 /// The same for a device that is found `by` its index; `name` is for the texts.
 pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr, limit: Duration) -> Result<()> {
-    if until_free(name, tunpath, limit, || failed(name), || try_delete(netlink, by, name, tunpath))? {
+    let mut by = by;
+    if until_free(name, tunpath, limit, || failed(name), || try_delete(netlink, &mut by, name, tunpath))? {
         info!("delete device: '{name}'");
     }
     Ok(())
@@ -36,11 +37,13 @@ pub(super) fn failed(name: &IfName) -> String {
     format!("Unable to delete tap device {name}")
 }
 
-/// Done(false): there was none.
-fn try_delete(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr) -> Result<Attempt<bool>> {
+/// Done(false): there was none. The device that has been found is the one that the next try is for, whatever has its name
+/// by then.
+fn try_delete(netlink: &mut Netlink, by: &mut By<'_>, name: &IfName, tunpath: &CStr) -> Result<Attempt<bool>> {
     let failed = || failed(name);
-    let Some(link) = link::get(netlink, by).context(failed)? else { return Ok(Attempt::Done(false)) };
+    let Some(link) = link::get(netlink, *by).context(failed)? else { return Ok(Attempt::Done(false)) };
     require_tap(&link, name, failed)?;
+    *by = By::Index(link.ifindex);
     if link.queues() > 0 {
         return Ok(Attempt::Held);
     }

@@ -43,13 +43,13 @@ pub fn name_of(queue: BorrowedFd<'_>) -> Result<IfName> {
 pub fn holders(name: &IfName) -> Result<Vec<Holder>> {
     let failed = || format!("Unable to find the holders of {name}");
     let mut netlink = Netlink::open().context(failed)?;
-    let link = existing_tap(&mut netlink, name, failed)?;
+    let link = existing_tap(&mut netlink, By::Name(name), name, failed)?;
     procfs::holders(&link.name.unwrap_or(*name)).context(failed)
 }
 
-/// Looks up a device that has to be there and has to be a tap.
-fn existing_tap(netlink: &mut Netlink, name: &IfName, failed: impl Fn() -> String) -> Result<Link> {
-    let link = link::get(netlink, By::Name(name)).context(&failed)?;
+/// Looks up a device that has to be there and has to be a tap; `name` is for the texts.
+fn existing_tap(netlink: &mut Netlink, by: By<'_>, name: &IfName, failed: impl Fn() -> String) -> Result<Link> {
+    let link = link::get(netlink, by).context(&failed)?;
     let link = link.ok_or_else(|| Error::system(Errno::ENODEV, failed()))?;
     require_tap(&link, name, &failed)?;
     Ok(link)

@@ -5,7 +5,7 @@ use super::wait::{Attempt, LIMIT, until_free};
 use super::{DEFAULT_TUNPATH, existing_tap};
 use crate::error::{Context, Result};
 use crate::kernel::IfName;
-use crate::kernel::link::{Link, Tun};
+use crate::kernel::link::{By, Link, Tun};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::tun::{self, TunFlags};
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 pub fn get_persist(name: &IfName) -> Result<bool> {
     let failed = || format!("Unable to get the persist flag of {name}");
     let mut netlink = Netlink::open().context(failed)?;
-    let link = existing_tap(&mut netlink, name, failed)?;
+    let link = existing_tap(&mut netlink, By::Name(name), name, failed)?;
     Ok(link.tap().is_some_and(|tun| tun.persist))
 }
 
@@ -28,8 +28,10 @@ pub fn set_persist(name: &IfName, tunpath: Option<&CStr>, persist: bool) -> Resu
     let tunpath = tunpath.unwrap_or(DEFAULT_TUNPATH);
     let failed = || format!("Unable to set tap device {name} to {}persistent", if persist { "" } else { "non-" });
     let mut netlink = Netlink::open().context(failed)?;
+    let mut by = By::Name(name);
     until_free(name, tunpath, LIMIT, failed, || {
-        let link = existing_tap(&mut netlink, name, failed)?;
+        let link = existing_tap(&mut netlink, by, name, failed)?;
+        by = By::Index(link.ifindex); // whatever has the name by the next try
         let tun = link.tap().copied().unwrap_or_default();
         if tun.persist == persist {
             return Ok(Attempt::Done(()));

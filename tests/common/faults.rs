@@ -179,7 +179,7 @@ fn told(call: &Call, fate: Fate) -> String {
 }
 
 /// How many calls there are is not always the same. All who share the work go by what one of them has seen.
-fn agree(name: &str, calls: &[Call]) -> Vec<Call> {
+pub fn agree(name: &str, calls: &[Call]) -> Vec<Call> {
     let calls = calls.iter().map(|call| json!([call.thread, call.at, call.nth, call.number, call.args])).collect();
     let call = |call: &Value| {
         let number = |at: usize| call[at].as_u64().unwrap() as usize;

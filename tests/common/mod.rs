@@ -123,14 +123,17 @@ pub fn in_namespaces(path: &str, shares: usize, body: impl FnOnce()) {
     let agreed = (shares > 1).then(|| memfd_create("agreed", MFdFlags::empty()).unwrap());
     let children: Vec<_> = (0..shares).map(|share| start(name, path, share, shares, agreed.as_ref())).collect();
     let mut sums: Vec<(String, Vec<u64>)> = Vec::new();
+    let mut failures = Vec::new();
     for (share, child) in children.into_iter().enumerate() {
-        for (text, numbers) in finish(name, path, share, child.and_then(Child::wait_with_output)) {
-            match sums.iter_mut().find(|(known, _)| *known == text) {
+        match finish(name, path, share, child.and_then(Child::wait_with_output)) {
+            Ok(parts) => parts.into_iter().for_each(|(text, numbers)| match sums.iter_mut().find(|(known, _)| *known == text) {
                 Some((_, sums)) => sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number),
                 None => sums.push((text, numbers)),
-            }
+            }),
+            Err(failure) => failures.push(failure),
         }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
     for (text, sums) in sums {
         figure(&sums.iter().fold(text, |text, sum| text.replacen("{}", &sum.to_string(), 1)));
     }
@@ -152,13 +155,13 @@ fn start(name: &str, path: &str, share: usize, shares: usize, agreed: Option<&Ow
     child.spawn()
 }
 
-/// Fails if the test has. What it has measured of a [`figure_of_all`].
-fn finish(name: &str, path: &str, share: usize, output: std::io::Result<Output>) -> Vec<(String, Vec<u64>)> {
+/// What a process has measured of a [`figure_of_all`], or how it has failed.
+fn finish(name: &str, path: &str, share: usize, output: std::io::Result<Output>) -> Result<Vec<(String, Vec<u64>)>, String> {
     let output = match output {
         Ok(output) => output,
         Err(e) => {
             say_skipped(path, &format!("no namespaces: {e}"));
-            return Vec::new();
+            return Ok(Vec::new());
         }
     };
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -166,10 +169,12 @@ fn finish(name: &str, path: &str, share: usize, output: std::io::Result<Output>)
     for line in err.lines().filter(tells) {
         say(line);
     }
-    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    if !output.status.success() {
+        return Err(format!("{}\n{out}\n{err}", output.status));
+    }
     assert!(err.contains("SKIP: ") || out.contains("1 passed"), "no such test: {name}\n{out}");
     let parts = err.lines().filter_map(|line| line.strip_prefix("PART: "));
-    parts.map(|part| serde_json::from_str(part).unwrap()).collect()
+    Ok(parts.map(|part| serde_json::from_str(part).unwrap()).collect())
 }
 
 fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {

@@ -62,6 +62,8 @@ pub enum Fate {
     Fails(Errno),
     /// It is done all the same.
     FailsDone(Errno),
+    /// Somebody does something before it is made. See [`watch_while`].
+    Waits,
 }
 
 /// What came of it.
@@ -95,6 +97,15 @@ pub fn piece<T>(work: impl FnOnce() -> T) -> T {
 /// Runs `body` in a process of its own, which ends with 0 or, if `body` panics, with 1. `fate`: of which system call; it is
 /// spared if another one is made in its place.
 pub fn watch(fate: Option<(&Call, Fate)>, body: impl FnOnce()) -> Watched {
+    watch_with(fate, &mut || {}, body)
+}
+
+/// The same, but as the code comes to this system call, `others` do something.
+pub fn watch_while(call: &Call, others: &mut dyn FnMut(), body: impl FnOnce()) -> Watched {
+    watch_with(Some((call, Fate::Waits)), others, body)
+}
+
+fn watch_with(fate: Option<(&Call, Fate)>, others: &mut dyn FnMut(), body: impl FnOnce()) -> Watched {
     // SAFETY: glibc keeps malloc usable in the child, and the child takes no other lock that somebody may have
     let child = match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,
@@ -106,7 +117,7 @@ pub fn watch(fate: Option<(&Call, Fate)>, body: impl FnOnce()) -> Watched {
         }
     };
     match waitpid(child, Some(WaitPidFlag::WUNTRACED)).unwrap() {
-        WaitStatus::Stopped(_, Signal::SIGSTOP) => Watcher::new(child, fate).run(),
+        WaitStatus::Stopped(_, Signal::SIGSTOP) => Watcher::new(child, fate, others).run(),
         WaitStatus::Exited(_, status) => Watched { calls: Vec::new(), met: false, status: Some(status) },
         other => panic!("{other:?}"),
     }
@@ -139,6 +150,7 @@ struct Thread {
 struct Watcher<'a> {
     child: Pid,
     fate: Option<(&'a Call, Fate)>,
+    others: &'a mut dyn FnMut(),
     threads: Vec<Thread>,
     calls: Vec<Call>,
     met: bool,
@@ -146,10 +158,10 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(child: Pid, fate: Option<(&'a Call, Fate)>) -> Self {
+    fn new(child: Pid, fate: Option<(&'a Call, Fate)>, others: &'a mut dyn FnMut()) -> Self {
         let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL | Options::PTRACE_O_TRACECLONE;
         ptrace::setoptions(child, options).unwrap();
-        let mut watcher = Self { child, fate, threads: Vec::new(), calls: Vec::new(), met: false, over: false };
+        let mut watcher = Self { child, fate, others, threads: Vec::new(), calls: Vec::new(), met: false, over: false };
         watcher.thread(child);
         watcher
     }
@@ -235,6 +247,7 @@ impl<'a> Watcher<'a> {
                 self.threads[number].result = Some(errno);
             }
             Fate::FailsDone(errno) => self.threads[number].result = Some(errno),
+            Fate::Waits => (self.others)(),
         }
         self.met = true;
     }

@@ -1,0 +1,254 @@
+//! Between any two system calls of a call somebody else renames, deletes, replaces or opens its tap. Nobody else's device is
+//! touched, and a call that fails leaves the tap as it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(clippy::pedantic)]
+
+mod common;
+
+use common::api::{ALLOW_EXISTING, C, IFUP, Outcome, TapApi, VNET_HDR};
+use common::bridge::{BridgeApi, MAC, port};
+use common::faults::agree;
+use common::machine::{empty, machine_from_outside, was_looked_at};
+use common::net::{exists, ip_batch, try_ip};
+use common::state::{DIR, differences, restore, save};
+use common::steps::{Call, piece, watch, watch_while};
+use common::{count, figure_of_all, is_deep, share, tun};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+
+const RESULT: &str = "/tmp/result";
+const SINGLE: u16 = tun::TAP | tun::NO_PI | tun::VNET_HDR;
+const MULTI: u16 = SINGLE | tun::MULTI_QUEUE;
+
+/// What others do. They may keep a queue open.
+type Deed = fn(u16) -> Option<OwnedFd>;
+
+fn renamed(_: u16) -> Option<OwnedFd> {
+    let _ = try_ip("link set tap0 name away0");
+    None
+}
+
+fn another_has_its_name(_: u16) -> Option<OwnedFd> {
+    let _ = try_ip("link set tap0 name away0");
+    let _ = try_ip("link set other0 name tap0");
+    None
+}
+
+fn deleted(_: u16) -> Option<OwnedFd> {
+    let _ = try_ip("link del tap0");
+    None
+}
+
+fn replaced(flags: u16) -> Option<OwnedFd> {
+    let _ = try_ip("link del tap0");
+    if !exists("tap0") {
+        tun::make("tap0", flags);
+        let _ = try_ip("link set tap0 address 02:00:00:00:00:99 alias new");
+    }
+    None
+}
+
+fn opened(flags: u16) -> Option<OwnedFd> {
+    tun::open("tap0", flags).ok()
+}
+
+const DEEDS: [(&str, Deed); 5] = [
+    ("renamed", renamed),
+    ("another has its name", another_has_its_name),
+    ("deleted", deleted),
+    ("replaced", replaced),
+    ("opened", opened),
+];
+
+/// A tap, and a stranger's.
+fn taps(flags: u16) {
+    std::fs::create_dir_all(DIR).unwrap();
+    for (name, last) in [("tap0", 7), ("other0", 8)] {
+        tun::make(name, flags);
+        ip_batch(&format!("link set {name} address 02:00:00:00:00:0{last} alias {name}\n"));
+    }
+}
+
+fn bridges() {
+    ip_batch("link add br0 address 02:00:00:00:00:01 type bridge\nlink add br1 address 02:00:00:00:00:02 type bridge\n");
+}
+
+/// Taps by their identity, without their names.
+fn devices() -> BTreeMap<u64, Value> {
+    let machine = machine_from_outside();
+    let devices = machine.as_object().unwrap().values().filter(|device| device["link"]["linkinfo"]["info_kind"] == "tun");
+    let nameless = |device: &Value| {
+        let mut device = device.clone();
+        device["link"]["ifname"] = Value::Null;
+        (device["rest"]["inode"].as_u64().unwrap(), device)
+    };
+    devices.map(nameless).collect()
+}
+
+fn identity(name: &str) -> Option<u64> {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(format!("/sys/class/net/{name}")).ok()?).into()
+}
+
+/// What the call has come to: which devices it has opened, or why it has failed.
+fn tell(result: Outcome<Vec<OwnedFd>>) {
+    let told = match result {
+        Ok(queues) => {
+            let names = queues.iter().filter_map(|queue| C.name_of(queue.as_fd()).ok());
+            json!({ "devices": names.filter_map(|name| identity(&name)).collect::<BTreeSet<_>>() })
+        }
+        Err(failure) => {
+            assert!(failure.text.len() > 10 && !failure.text.contains("internal error"), "{failure:?}");
+            json!({ "failure": failure.text })
+        }
+    };
+    std::fs::write(RESULT, told.to_string()).unwrap();
+}
+
+/// Of all the runs.
+#[derive(Default)]
+struct Tally {
+    runs: usize,
+    refused: usize,
+    complaints: Vec<String>,
+}
+
+fn each_moment(name: &str, flags: u16, setup: &dyn Fn(), call: &dyn Fn() -> Outcome<Vec<OwnedFd>>) {
+    let body = || {
+        std::panic::set_hook(Box::new(|info| std::fs::write(RESULT, info.to_string()).unwrap()));
+        tell(piece(call));
+    };
+    let anew = || {
+        empty();
+        taps(flags);
+        setup();
+    };
+    anew();
+    let calls = agree(name, &watch(None, body).calls);
+    // what comes before the first question is asked concerns whatever has the name then
+    let asks = |call: &Call| matches!(call.number, libc::SYS_sendto | libc::SYS_sendmsg) || call.kind().1 == libc::TUNSETIFF;
+    let others_first = usize::from(name.ends_with("ttachBridge")); // it looks at the bridge before
+    let (asked, _) = calls.iter().enumerate().filter(|(_, call)| asks(call)).nth(others_first).unwrap();
+    let plans: Vec<_> = calls.iter().skip(asked + 1).flat_map(|call| DEEDS.map(|deed| (call, deed))).collect();
+    let step = if is_deep() { 1 } else { plans.len().div_ceil(count(12, 4)) };
+    let mut tally = Tally::default();
+    let all = plans.len();
+    for (call, deed) in share(plans.into_iter().skip(name.len() % step).step_by(step)) {
+        anew();
+        tally.one(name, flags, call, deed, &body);
+    }
+    empty();
+    let text = format!("{name}: {{}} of {all} deeds amid {} system calls; {{}} made it fail", calls.len());
+    figure_of_all(&text, &[tally.runs, tally.refused]);
+    assert!(tally.complaints.is_empty(), "{} complaints:\n{}", tally.complaints.len(), tally.complaints.join("\n"));
+}
+
+impl Tally {
+    fn one(&mut self, name: &str, flags: u16, call: &Call, (what, deed): (&str, Deed), body: &dyn Fn()) {
+        let ours = identity("tap0").unwrap();
+        let before = devices();
+        let done = RefCell::new(None);
+        let watched = watch_while(call, &mut || *done.borrow_mut() = Some((deed(flags), devices())), body);
+        let Some((queue, meanwhile)) = done.into_inner() else { return };
+        self.runs += 1;
+        let after = devices();
+        let in_use = queue.is_some();
+        drop(queue);
+        let told = std::fs::read_to_string(RESULT).unwrap_or_default();
+        let told: Value = serde_json::from_str(&told).unwrap_or(Value::String(told));
+        let mut wrong = Vec::new();
+        if watched.status != Some(0) {
+            wrong.push("it does not say what it should".to_owned());
+        }
+        // what has the name when it is opened is what is wanted
+        let strangers = meanwhile.iter().filter(|(device, _)| **device != ours && told["devices"] != json!([device]));
+        for (device, then) in strangers {
+            wrong.extend(changes("a stranger", then, after.get(device)));
+        }
+        if !told["failure"].is_null() {
+            self.refused += 1;
+            if meanwhile.contains_key(&ours) {
+                wrong.extend(changes("ours", &before[&ours], after.get(&ours)));
+                wrong.retain(|line| {
+                    !in_use || !line.contains("ours/rest/queue: ") && !line.contains("ours/link/linkinfo/info_data/numqueues: ")
+                });
+            }
+        }
+        // Restore makes one that has vanished anew
+        if after.keys().any(|device| !meanwhile.contains_key(device)) && !(name.starts_with("StateRestore") && what == "deleted")
+        {
+            wrong.push("a device more".to_owned());
+        }
+        if told["devices"].as_array().is_some_and(|devices| devices.len() > 1) {
+            wrong.push("of several devices".to_owned());
+        }
+        if !wrong.is_empty() {
+            let place = format!("call {}, number {} {:x?}", call.at, call.number, &call.args[..3]);
+            self.complaints.push(format!("{name}: {what} at {place}: {told}: {wrong:#?}"));
+        }
+    }
+}
+
+fn changes(whose: &str, then: &Value, now: Option<&Value>) -> Vec<String> {
+    let Some(now) = now else { return vec![format!("{whose} is gone")] };
+    let mut differences = differences(whose, then, now);
+    differences.retain(|line| !was_looked_at(line));
+    differences
+}
+
+fn none<T>(result: Outcome<T>) -> Outcome<Vec<OwnedFd>> {
+    result.map(|_| Vec::new())
+}
+
+fn opening() {
+    for (name, flags, queues) in
+        [("Create", SINGLE, 1), ("Create, 1 of several queues", MULTI, 1), ("Create, 3 queues", MULTI, 3)]
+    {
+        let create = || C.create(Some("tap0"), None, queues, ALLOW_EXISTING | VNET_HDR).map(|made| made.queues);
+        each_moment(name, flags, &|| (), &create);
+    }
+}
+
+fn deleting() {
+    for (name, flags) in [("Delete", SINGLE), ("Delete, multi-queue", MULTI)] {
+        each_moment(name, flags, &|| (), &|| none(C.delete("tap0", None)));
+    }
+}
+
+fn persisting() {
+    for (name, flags) in [("SetPersist", SINGLE), ("SetPersist, multi-queue", MULTI)] {
+        each_moment(name, flags, &|| (), &|| none(C.set_persist("tap0", None, false)));
+    }
+}
+
+fn on_a_bridge() {
+    let there = port("br0").isolated().mtu(1300);
+    each_moment("AttachBridge", SINGLE, &bridges, &|| none(C.attach("tap0", &there)));
+    let setup = || {
+        bridges();
+        ip_batch("link set tap0 master br1\n");
+    };
+    each_moment("ReattachBridge", SINGLE, &setup, &|| none(C.reattach("tap0", &there, false)));
+    let create = || C.create_with(Some("tap0"), Some(MAC), 2, IFUP | ALLOW_EXISTING | VNET_HDR, &there, None);
+    each_moment("CreateInBridgePort", MULTI, &bridges, &|| create().map(|made| made.tap.queues));
+}
+
+fn saving() {
+    for (name, flags) in [("StateSave", SINGLE), ("StateSave, multi-queue", MULTI)] {
+        each_moment(name, flags, &|| (), &|| none(save("tap0")));
+    }
+}
+
+fn restoring() {
+    let ran = || {
+        bridges();
+        save("tap0").unwrap();
+        ip_batch("link set tap0 mtu 1300 group 5 master br0 alias changed\n");
+    };
+    for (name, flags) in [("StateRestore", SINGLE), ("StateRestore, multi-queue", MULTI)] {
+        each_moment(name, flags, &ran, &|| none(restore("tap0")));
+    }
+}
+
+shared_netns_tests![opening, deleting, persisting, on_a_bridge, saving, restoring];
