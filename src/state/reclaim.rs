@@ -28,12 +28,16 @@ pub(super) fn reclaim(netlink: &mut Netlink, name: &IfName, link: &Link, pid: i3
         let who = if pid == 0 { "no process".to_owned() } else { format!("process {pid} does not hold it, nor can be seen: it") };
         return Err(Error::system(Errno::ESRCH, format!("{}, {who} has no file of it", failed())));
     };
-    let file = pidfd::get_file(holder.pid, holder.fd)
-        .context(|| format!("{}, a file of {} (pid {})", failed(), holder.comm, holder.pid))?;
+    let of = || format!("{} (pid {})", holder.comm, holder.pid);
+    let closed = || Error::system(Errno::EAGAIN, format!("{}, {} has just closed it", failed(), of()));
+    let file = match pidfd::get_file(holder.pid, holder.fd) {
+        Err(Errno::EBADF) => return Err(closed()),
+        file => file.context(|| format!("{}, a file of {}", failed(), of()))?,
+    };
     // the number may be another file's by now
     match tun::get_iff(file.as_fd()) {
         Ok((attached, _)) if attached == now => Ok(file),
-        _ => Err(Error::system(Errno::EAGAIN, format!("{}, {} (pid {}) has just closed it", failed(), holder.comm, holder.pid))),
+        _ => Err(closed()),
     }
 }
 
