@@ -7,6 +7,7 @@ use crate::kernel::features;
 use crate::kernel::link::{self, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, Tun};
 use crate::kernel::netlink::{Netlink, Refusal};
 use crate::kernel::sys::{self, strerror};
+use crate::kernel::tun;
 use crate::kernel::tunprops::{self, Offloads};
 use nix::errno::Errno;
 use std::os::fd::BorrowedFd;
@@ -42,7 +43,7 @@ pub(crate) fn apply(netlink: &mut Netlink, before: &Snapshot, now: &Snapshot, qu
     let mut failures = Failures::default();
     if let (Some(before), Some(tap), Some(queue)) = (&before.tap, &now.tap, queue) {
         apply_tap(&mut failures, before, tap, queue);
-        apply_requested_offloads(&mut failures, netlink, before, now);
+        apply_requested_offloads(&mut failures, netlink, before, tap, queue);
     }
     if let Some(queue) = queue
         && before.link_type != now.link_type
@@ -99,15 +100,22 @@ fn apply_tap(failures: &mut Failures, before: &TapState, now: &TapState, queue: 
 }
 
 /// TUNSETOFFLOAD leaves its mark also where it was taken back. Only for the eye, so no failure without CAP_NET_ADMIN.
-fn apply_requested_offloads(failures: &mut Failures, netlink: &Netlink, before: &TapState, now: &Snapshot) {
-    let same = |tap: &TapState| tap.offloads_requested == before.offloads_requested && tap.offloads == before.offloads;
-    if let (Some(requested), Some(name)) = (before.offloads_requested, now.if_name())
-        && !now.tap.as_ref().is_some_and(same)
-    {
-        match features::request(netlink, &name, Offloads::from_bits_retain(requested)) {
-            Err(Errno::EPERM) => {}
-            result => failures.note_if(Fields::OFFLOADS, result),
-        }
+fn apply_requested_offloads(
+    failures: &mut Failures,
+    netlink: &Netlink,
+    before: &TapState,
+    now: &TapState,
+    queue: BorrowedFd<'_>,
+) {
+    let Some(requested) = before.offloads_requested else { return };
+    if (now.offloads_requested, now.offloads) == (before.offloads_requested, before.offloads) {
+        return;
+    }
+    // ethtool knows devices by their names only: by the one that it has at this moment
+    let name = tun::get_iff(queue).map(|(name, _)| name);
+    match name.and_then(|name| features::request(netlink, &name, Offloads::from_bits_retain(requested))) {
+        Err(Errno::EPERM) => {}
+        result => failures.note_if(Fields::OFFLOADS, result),
     }
 }
 
