@@ -26,7 +26,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Groups to try until one is found that nobody uses.
 const GROUPS: usize = 8;
 
-/// A tap that is to go. The index tells which one it is, the name is for the texts; without an index, the name tells.
+/// A tap that is to go. The index tells which one it is, the name is for the texts; until it has been looked up, the name
+/// tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doomed {
     pub name: IfName,
@@ -55,15 +56,15 @@ pub fn delete_list(names: &[IfName], tunpath: Option<&CStr>) -> Vec<Result<()>> 
 }
 
 pub(crate) fn delete_each(netlink: &mut Netlink, doomed: &[Doomed], tunpath: &CStr) -> Vec<Result<()>> {
-    let mut verdicts: Vec<_> = doomed.iter().map(|doomed| (doomed, Ok(Attempt::Changed))).collect();
+    let mut verdicts: Vec<_> = doomed.iter().map(|doomed| (*doomed, Ok(Attempt::Changed))).collect();
     let mut patience = Patience::new(tunpath, LIMIT);
     let mut pace = Pace::default();
     loop {
         let mut open: Vec<_> = verdicts.iter_mut().filter(|(_, verdict)| is_open(verdict)).collect();
         let mut rest = open.as_mut_slice();
         while !rest.is_empty() {
-            let some: Vec<&Doomed> = rest.iter().take(pace.together).map(|(doomed, _)| *doomed).collect();
-            let new = delete_some(netlink, tunpath, &some, &mut pace);
+            let mut some: Vec<_> = rest.iter_mut().take(pace.together).map(|(doomed, _)| doomed).collect();
+            let new = delete_some(netlink, tunpath, &mut some, &mut pace);
             let (done, later) = rest.split_at_mut(new.len());
             done.iter_mut().zip(new).for_each(|(slot, verdict)| slot.1 = verdict);
             rest = later;
@@ -73,7 +74,7 @@ pub(crate) fn delete_each(netlink: &mut Netlink, doomed: &[Doomed], tunpath: &CS
         }
     }
     let mut holders_wanted = true; // finding them takes a look at all processes
-    let results = verdicts.into_iter().map(|(Doomed { name, .. }, verdict)| match verdict? {
+    let results = verdicts.into_iter().map(|(Doomed { ref name, .. }, verdict)| match verdict? {
         Attempt::Done(()) => Ok(()),
         Attempt::Changed => Err(changing(&failed(name))),
         Attempt::Held if std::mem::take(&mut holders_wanted) => Err(held(name, &failed(name))),
@@ -126,12 +127,14 @@ impl Pace {
 }
 
 /// Tries to delete the first of these, as many as there is room for open files: at least one.
-fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &[&Doomed], pace: &mut Pace) -> Vec<Result<Attempt<()>>> {
-    let all_failed = |errno| doomed.iter().map(|doomed| Err(Error::system(errno, failed(&doomed.name)))).collect();
+fn delete_some(netlink: &mut Netlink, tunpath: &CStr, doomed: &mut [&mut Doomed], pace: &mut Pace) -> Vec<Result<Attempt<()>>> {
     let links = match link::get_each(netlink, doomed.iter().map(|doomed| doomed.by()), false) {
         Ok(links) => links,
-        Err(errno) => return all_failed(errno),
+        Err(errno) => return doomed.iter().map(|doomed| Err(Error::system(errno, failed(&doomed.name)))).collect(),
     };
+    for (doomed, link) in doomed.iter_mut().zip(&links) {
+        doomed.ifindex = link.as_ref().map(|link| link.ifindex).or(doomed.ifindex);
+    }
     let mut verdicts = Vec::new();
     let mut taken: Vec<(usize, Taken)> = Vec::new();
     let mut attached: Vec<IfName> = Vec::new();
