@@ -256,7 +256,7 @@ fn everybody_at_once() {
     let before = at_rest();
     let links = Events::listen();
 
-    let time = Duration::from_secs(rounds(180, 8, 3) as u64);
+    let time = Duration::from_secs(rounds(120, 8, 3) as u64);
     let end = Instant::now() + time;
     let seed = std::env::var("VIRNETDEVTAP_SEED")
         .ok()

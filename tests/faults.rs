@@ -5,7 +5,7 @@
 mod common;
 
 use common::api::{ALLOW_EXISTING, C, NONE, Outcome, PERSIST, TapApi, VNET_HDR, outcome};
-use common::faults::{Scenario, Tally, refused, taps, unseen};
+use common::faults::{Scenario, Tally, refused, tap, taps, unseen};
 use common::net::ip_batch;
 use common::process::Holder;
 use common::steps::piece;
@@ -17,6 +17,10 @@ use std::ptr;
 use virnetdevtap::capi::{self, types::virDomainInterfaceStatsStruct};
 
 fn nothing() {}
+
+fn old() {
+    tap("old0");
+}
 
 fn creating() {
     let mut tally = Tally::default();
@@ -38,21 +42,22 @@ fn creating() {
         ("existing with NAPI", "napi0", 1, VNET_HDR),
         ("existing multi-queue", "multi0", 1, NONE),
         ("existing multi-queue, 4 queues", "multi0", 4, VNET_HDR),
-        ("missing, existing allowed", "tap0", 2, PERSIST),
     ];
     for (case, name, queues, flags) in existing {
         let call = |_: &()| C.create(Some(name), None, queues, flags | ALLOW_EXISTING);
-        tally.whole(&format!("Create: {case}"), &taps, &call);
+        tally.whole(&format!("Create: {case}"), &|| tap(name), &call);
     }
+    let missing = |_: &()| C.create(Some("tap0"), None, 2, PERSIST | ALLOW_EXISTING);
+    tally.whole("Create: missing, existing allowed", &nothing, &missing);
     let taken = |_: &()| refused(C.create(Some("old0"), None, 1, PERSIST), Errno::EEXIST, "already exists");
-    tally.whole("Create: taken", &taps, &taken);
+    tally.whole("Create: taken", &old, &taken);
     let single = |_: &()| refused(C.create(Some("old0"), None, 2, ALLOW_EXISTING), Errno::EINVAL, "multi_queue");
-    tally.whole("Create: too many queues", &taps, &single);
+    tally.whole("Create: too many queues", &old, &single);
     tally.finish("virNetDevTapCreate");
 }
 
 fn held(name: &str, flags: u16) -> (OwnedFd, Holder) {
-    taps();
+    tap(name);
     let queue = tun::open_soon(name, flags);
     let holder = Holder::of(&queue);
     (queue, holder)
@@ -60,9 +65,10 @@ fn held(name: &str, flags: u16) -> (OwnedFd, Holder) {
 
 fn deleting() {
     let mut tally = Tally::default();
-    for name in ["old0", "pi0", "multi0", "napi0", "missing0"] {
-        tally.whole(&format!("Delete: {name}"), &taps, &|()| C.delete(name, None));
+    for name in ["old0", "pi0", "multi0", "napi0"] {
+        tally.whole(&format!("Delete: {name}"), &|| tap(name), &|()| C.delete(name, None));
     }
+    tally.whole("Delete: missing", &old, &|()| C.delete("missing0", None));
     let call = |_: &_| refused(C.delete("old0", None), Errno::EBUSY, "held by sleep");
     let setup = || {
         let (queue, holder) = held("old0", tun::TAP | tun::NO_PI);
@@ -148,7 +154,7 @@ fn looking() {
         Ok(())
     };
     tally.whole("GetRealDeviceName", &nothing, &real);
-    tally.whole("InterfaceStats", &taps, &|()| C.stats("old0"));
+    tally.whole("InterfaceStats", &old, &|()| C.stats("old0"));
     let missing = |_: &()| refused(C.stats("missing0"), Errno::ENODEV, "not found");
     tally.whole("InterfaceStats: missing", &nothing, &missing);
     let names = ["old0", "missing0", "lo", "pi0", "multi0", "lo"];
@@ -156,7 +162,7 @@ fn looking() {
     tally.whole("InterfaceStatsList: 6", &taps, &|()| stats_list(&names));
     let many: Vec<_> = names.iter().copied().cycle().take(100).collect();
     tally.whole("InterfaceStatsList: 100", &taps, &|()| stats_list(&many));
-    tally.whole("GetPersist", &taps, &|()| C.get_persist("old0").map(|persist| assert!(persist)));
+    tally.whole("GetPersist", &old, &|()| C.get_persist("old0").map(|persist| assert!(persist)));
     let setup = || held("old0", tun::TAP | tun::NO_PI);
     let call = |(_, holder): &(OwnedFd, Holder)| {
         let pids = C.holders("old0")?;
@@ -173,9 +179,9 @@ fn looking() {
 fn persist() {
     let mut tally = Tally::default();
     for name in ["old0", "pi0", "multi0"] {
-        tally.whole(&format!("SetPersist: {name}, false"), &taps, &|()| C.set_persist(name, None, false));
+        tally.whole(&format!("SetPersist: {name}, false"), &|| tap(name), &|()| C.set_persist(name, None, false));
     }
-    tally.whole("SetPersist: already so", &taps, &|()| C.set_persist("old0", None, true));
+    tally.whole("SetPersist: already so", &old, &|()| C.set_persist("old0", None, true));
     let setup = || tun::open("tap0", tun::TAP | tun::MULTI_QUEUE | tun::VNET_HDR).unwrap();
     tally.whole("SetPersist: multi-queue in use, true", &setup, &|_| C.set_persist("tap0", None, true));
     let setup = || held("multi0", tun::TAP | tun::NO_PI | tun::MULTI_QUEUE);

@@ -6,7 +6,7 @@ mod common;
 
 use common::api::{ALLOW_EXISTING, C, IFUP, PERSIST};
 use common::bridge::{BridgeApi, Kind, MAC, Port, port};
-use common::faults::{Tally, refused, taps};
+use common::faults::{Tally, refused, tap};
 use common::machine::{BOUND, empty};
 use common::net::{exists, ip, ip_batch, set_up_quietly};
 use common::ovs::{Database, vsctl};
@@ -17,9 +17,13 @@ use nix::errno::Errno;
 use std::process::Command;
 use virnetdevtap::bridge::NativeMode;
 
-/// A bridge with an address and an MTU of its own, and one with another port.
+/// A bridge with an address and an MTU of its own, one with another port, and a tap.
 fn bridges() {
-    taps();
+    tap("old0");
+    only_bridges();
+}
+
+fn only_bridges() {
     ip_batch(
         "link add br0 address 02:00:00:00:00:01 type bridge
          link set br0 mtu 1450
@@ -61,16 +65,22 @@ fn creating_in_a_port() {
     let mut coalesce = [0; 22];
     coalesce[1] = 3;
     let with_mac = |name, queues, flags, port: &Port| C.create_with(Some(name), Some(MAC), queues, flags, port, None);
-    tally.whole("CreateInBridgePort", &bridges, &|()| with_mac("tap0", 1, IFUP, &port("br1")));
-    tally.whole("CreateInBridgePort: persistent", &bridges, &|()| with_mac("tap0", 1, IFUP | PERSIST, &port("br1")));
+    tally.whole("CreateInBridgePort", &only_bridges, &|()| with_mac("tap0", 1, IFUP, &port("br1")));
+    tally.whole("CreateInBridgePort: persistent", &only_bridges, &|()| with_mac("tap0", 1, IFUP | PERSIST, &port("br1")));
     let call = |_: &()| C.create_with(None, None, 1, IFUP | PERSIST, &isolated, Some(coalesce));
-    tally.whole("CreateInBridgePort: all", &bridges, &call);
-    tally.whole("CreateInBridgePort: 3 queues", &bridges, &|()| with_mac("tap0", 3, PERSIST, &isolated));
-    tally.whole("CreateInBridgePort: no queue", &bridges, &|()| with_mac("tap0", 0, PERSIST, &isolated));
+    tally.whole("CreateInBridgePort: all", &only_bridges, &call);
+    tally.whole("CreateInBridgePort: 3 queues", &only_bridges, &|()| with_mac("tap0", 3, PERSIST, &isolated));
+    tally.whole("CreateInBridgePort: no queue", &only_bridges, &|()| with_mac("tap0", 0, PERSIST, &isolated));
+    let with = |name| {
+        move || {
+            tap(name);
+            only_bridges();
+        }
+    };
     let call = |_: &()| C.create_with(Some("pi0"), Some(MAC), 1, IFUP | ALLOW_EXISTING, &isolated, Some(coalesce));
-    tally.whole("CreateInBridgePort: existing", &bridges, &call);
+    tally.whole("CreateInBridgePort: existing", &with("pi0"), &call);
     let flags = PERSIST | ALLOW_EXISTING;
-    tally.whole("CreateInBridgePort: existing multi-queue", &bridges, &|()| with_mac("multi0", 2, flags, &isolated));
+    tally.whole("CreateInBridgePort: existing multi-queue", &with("multi0"), &|()| with_mac("multi0", 2, flags, &isolated));
     tally.finish("virNetDevTapCreateInBridgePort");
 }
 

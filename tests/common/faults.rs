@@ -2,7 +2,7 @@
 
 use super::api::Outcome;
 use super::machine::{empty, machine, was_looked_at, without_identities};
-use super::net::ip_batch;
+use super::net::ip;
 use super::process::{Forked, open_files};
 use super::state::differences;
 use super::steps::{Call, Fate, piece, watch};
@@ -198,18 +198,22 @@ pub fn refused<R: std::fmt::Debug>(result: Outcome<R>, errno: Errno, words: &str
     }
 }
 
-/// Persistent taps that nobody holds.
+/// A persistent tap that nobody holds, of the sort that its name tells.
+pub fn tap(name: &str) {
+    let (flags, last) = match name {
+        "old0" => (tun::TAP | tun::NO_PI, 7),
+        "pi0" => (tun::TAP | tun::VNET_HDR, 8),
+        "multi0" => (tun::TAP | tun::NO_PI | tun::MULTI_QUEUE, 9),
+        "napi0" => (tun::TAP | tun::NO_PI | tun::NAPI, 10),
+        _ => panic!("{name}"),
+    };
+    tun::make(name, flags);
+    ip(&format!("link set {name} address 02:00:00:00:00:{last:02x} group {}", if name == "pi0" { 5 } else { 0 }));
+}
+
+/// All of them.
 pub fn taps() {
-    ip_batch(
-        "tuntap add old0 mode tap
-         tuntap add pi0 mode tap pi vnet_hdr
-         tuntap add multi0 mode tap multi_queue
-         link set old0 address 02:00:00:00:00:07
-         link set pi0 address 02:00:00:00:00:08 group 5
-         link set multi0 address 02:00:00:00:00:09\n",
-    );
-    tun::make("napi0", tun::TAP | tun::NO_PI | tun::NAPI);
-    ip_batch("link set napi0 address 02:00:00:00:00:0a\n");
+    ["old0", "pi0", "multi0", "napi0"].iter().for_each(|name| tap(name));
 }
 
 fn complaint() -> String {
