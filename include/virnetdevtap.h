@@ -239,7 +239,8 @@ int virNetDevTapCreate(char **ifname,
  * @tunpath: the clone device, NULL for /dev/net/tun
  *
  * A device of another kind is refused (EINVAL). One that a process holds is waited for, up to one second, and then
- * left as it is (EBUSY); the error names the holders. The owner of a tap needs no CAP_NET_ADMIN.
+ * left as it is (EBUSY); the error names the holders. The owner of a tap needs no CAP_NET_ADMIN. Should the device be
+ * renamed meanwhile, it is this one that is deleted, and not what has the name then.
  *
  * Returns 0, or -1.
  */

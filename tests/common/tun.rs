@@ -88,6 +88,13 @@ pub fn is_here(queue: &OwnedFd) -> bool {
 /// A persistent device that nobody holds.
 pub fn make(name: &str, flags: u16) {
     set_persist(&open(name, flags).unwrap(), true);
+    is_free(name, flags);
+}
+
+/// Another test that looks at open files may have a queue a moment longer, which can be seen of a multi-queue tap.
+fn is_free(name: &str, flags: u16) {
+    let is_free = || super::link::link(name)["linkinfo"]["info_data"]["numqueues"] == "00:00:00:00";
+    assert!(flags & MULTI_QUEUE == 0 || super::net::soon(is_free), "{name}");
 }
 
 pub fn make_owned(name: &str, flags: u16, uid: u32) {
@@ -98,6 +105,8 @@ pub fn make_owned(name: &str, flags: u16, uid: u32) {
         set_persist(&queue, false);
         super::skip(&format!("owner {uid}: {e}")); // not in this user namespace
     }
+    drop(queue);
+    is_free(name, flags);
 }
 
 /// The queue stays open and gets no frames.
