@@ -161,7 +161,7 @@ fn each_moment_and_then(name: &str, flags: u16, setup: &dyn Fn(), call: &dyn Fn(
     let (asked, _) = calls.iter().enumerate().filter(|(_, call)| asks(call)).nth(others_first).unwrap();
     let deeds = if HELD.with_borrow(Option::is_some) { &DEEDS[..] } else { &DEEDS[..5] };
     let plans: Vec<_> = calls.iter().skip(asked + 1).flat_map(|call| deeds.iter().map(move |deed| (call, *deed))).collect();
-    let step = if is_deep() { 1 } else { plans.len().div_ceil(count(12, 4)) };
+    let step = if is_deep() { 1 } else { plans.len().div_ceil(count(12, 2)) };
     let mut tally = Tally::default();
     let all = plans.len();
     for (call, deed) in share(plans.into_iter().skip(name.len() % step).step_by(step)) {

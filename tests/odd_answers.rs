@@ -211,7 +211,7 @@ fn every_answer(scenario: &Scenario) {
 
 fn each_answer(scenario: &Scenario, oddities: &[Oddity]) {
     let Scenario { set_up, call, reset } = scenario;
-    let deep = std::env::var("VIRNETDEVTAP_DEEP").as_deref() == Ok("1");
+    let deep = common::is_deep();
     set_up();
     let before = machine();
     let mut possible = Vec::new();

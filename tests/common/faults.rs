@@ -27,7 +27,7 @@ const KILLS: usize = 8;
 /// Where processes are slow, one of so many scenarios is tried.
 const OF_SO_MANY: usize = 8;
 /// Runs for each scenario of those that are to be tried there, all of them.
-const LARGE_SAMPLE: usize = 25;
+const LARGE_SAMPLE: usize = 8;
 
 /// A function and the circumstances in which it is called.
 pub struct Scenario<'a, T, R> {
