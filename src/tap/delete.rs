@@ -25,8 +25,7 @@ pub fn delete(name: &IfName, tunpath: Option<&CStr>) -> Result<()> {
 }
 
 /// The same for a device that is found `by` its index; `name` is for the texts.
-pub(crate) fn delete_device(netlink: &mut Netlink, by: By<'_>, name: &IfName, tunpath: &CStr, limit: Duration) -> Result<()> {
-    let mut by = by;
+pub(crate) fn delete_device(netlink: &mut Netlink, mut by: By<'_>, name: &IfName, tunpath: &CStr, limit: Duration) -> Result<()> {
     if until_free(name, tunpath, limit, || failed(name), || try_delete(netlink, &mut by, name, tunpath))? {
         info!("delete device: '{name}'");
     }
