@@ -7,7 +7,7 @@ mod common;
 use common::api::{ALLOW_EXISTING, C, IFUP, NONE, PERSIST, TapApi};
 use common::bridge::{BridgeApi, port};
 use common::net::ip_batch;
-use common::process::Holder;
+use common::process::{Holder, TUN_NODE, node};
 use common::strace::{marked, summary, trace};
 use common::{count, figure, tun};
 
@@ -84,6 +84,31 @@ fn statistics_among_many_interfaces() {
     assert!(read(&pieces["many"]) <= read(&pieces["few"]) + 64, "the answer is about one interface");
 }
 
+/// Each look opens and closes a file, and such closing is what a waiter waits for. Other tests close those of another node.
+fn waiting_for_a_held_tap() {
+    const TUN: &str = "/tmp/tun";
+    let pieces = trace(|| {
+        node(TUN, TUN_NODE, 0o600);
+        tun::make("tap0", tun::TAP);
+        let holder = Holder::of(tun::open("tap0", tun::TAP).unwrap());
+        let create = || C.create(Some("tap0"), Some(TUN), 1, ALLOW_EXISTING).unwrap_err();
+        marked("create", create);
+        marked("delete", || C.delete("tap0", Some(TUN)).unwrap_err());
+        std::thread::scope(|scope| {
+            scope.spawn(create);
+            marked("create, beside another waiter", create);
+        });
+        drop(holder);
+    });
+    assert_eq!(pieces.len(), 3);
+    for (name, calls) in &pieces {
+        let looks = calls.iter().filter(|call| call.contains(TUN) && call.contains("O_RDWR")).count();
+        figure(&format!("{name}, a second in vain: {looks} looks"));
+        let most = if name.contains("another") { 200 } else { 40 };
+        assert!((10..most).contains(&looks), "{name}: {}", summary(calls));
+    }
+}
+
 fn bridge_ports() {
     let pieces = trace(|| {
         ip_batch("link add br0 type bridge\nlink add br1 type bridge\n");
@@ -106,4 +131,4 @@ fn bridge_ports() {
     assert_eq!((changes("create in a port"), changes("attach"), changes("reattach")), (1, 1, 1));
 }
 
-netns_tests![bridge_ports, each_function, statistics_among_many_interfaces];
+netns_tests![bridge_ports, each_function, statistics_among_many_interfaces, waiting_for_a_held_tap];
