@@ -103,7 +103,7 @@ fn exact_names_in_any_order() {
 }
 
 fn the_same_as_one_at_a_time() {
-    let many = count(1000, 100);
+    let many = count(1000, 50);
     ip_batch(&(0..many).map(|i| format!("tuntap add t{i} mode tap\n")).collect::<String>());
     let names: Vec<String> = (0..many).rev().map(|i| format!("t{i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -165,7 +165,7 @@ fn strs(names: &[String]) -> Vec<&str> {
 }
 
 fn many_at_once() {
-    for many in [0, 1, 2, 3, 31, 32, 33, count(300, 70)] {
+    for many in [0, 1, 2, 3, 31, 32, 33, count(300, 40)] {
         let names = make_many(many);
         let (result, errnos) = delete_list(&strs(&names));
         assert_eq!(result, Ok(()));

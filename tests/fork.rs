@@ -8,7 +8,7 @@ use common::api::{ALLOW_EXISTING, C, Outcome, PERSIST, Rust, TapApi};
 use common::net::{gone, only, soon};
 use common::process::{Forked, open_files, threads};
 use common::state::{DIR, check, discard, hold, list, nothing_recorded, restore, save};
-use common::{figure, is_deep, rounds, tun};
+use common::{figure, rounds, tun};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -26,9 +26,9 @@ const FLAGS: u16 = tun::TAP | tun::NO_PI;
 const DEADLOCK: u32 = 30;
 
 /// The rounds of a test that has no more time than this.
-fn in_time(rounds: usize) -> impl Iterator<Item = usize> {
-    let end = Instant::now() + Duration::from_secs(if is_deep() { 40 } else { 12 });
-    (0..rounds).take_while(move |_| Instant::now() < end)
+fn in_time(many: usize) -> impl Iterator<Item = usize> {
+    let end = Instant::now() + Duration::from_secs(rounds(40, 12, 5) as u64);
+    (0..many).take_while(move |_| Instant::now() < end)
 }
 
 /// A child that was forked meanwhile has the tap, too, until it ends: to be asked again.

@@ -85,7 +85,7 @@ fn ten_thousand_lives() {
             lines += log.take().len();
         }
     };
-    let lives = rounds(10_000, 1000, 200);
+    let lives = rounds(10_000, 1000, 100);
     let first = lives / 5;
     live(0, first);
     assert!(soon(|| threads() <= 2), "{} threads", threads()); // the test's and the harness's

@@ -93,19 +93,21 @@ fn waiting_for_a_held_tap() {
         let holder = Holder::of(tun::open("tap0", tun::TAP).unwrap());
         let create = || C.create(Some("tap0"), Some(TUN), 1, ALLOW_EXISTING).unwrap_err();
         marked("create", create);
-        marked("delete", || C.delete("tap0", Some(TUN)).unwrap_err());
-        std::thread::scope(|scope| {
-            scope.spawn(create);
-            marked("create, beside another waiter", create);
-        });
+        if count(3, 1) == 3 {
+            marked("delete", || C.delete("tap0", Some(TUN)).unwrap_err());
+            std::thread::scope(|scope| {
+                scope.spawn(create);
+                marked("create, beside another waiter", create);
+            });
+        }
         drop(holder);
     });
-    assert_eq!(pieces.len(), 3);
+    assert_eq!(pieces.len(), count(3, 1));
     for (name, calls) in &pieces {
         let looks = calls.iter().filter(|call| call.contains(TUN) && call.contains("O_RDWR")).count();
         figure(&format!("{name}, a second in vain: {looks} looks"));
         let most = if name.contains("another") { 200 } else { 40 };
-        assert!((10..most).contains(&looks), "{name}: {}", summary(calls));
+        assert!((2..most).contains(&looks), "{name}: {}", summary(calls));
     }
 }
 

@@ -26,8 +26,6 @@ const SAMPLE: usize = 5;
 const KILLS: usize = 8;
 /// Where processes are slow, one of so many scenarios is tried.
 const OF_SO_MANY: usize = 8;
-/// Runs for each scenario of those that are to be tried there, all of them.
-const LARGE_SAMPLE: usize = 8;
 
 /// A function and the circumstances in which it is called.
 pub struct Scenario<'a, T, R> {
@@ -99,8 +97,7 @@ impl Tally {
                 plans.extend(fates(call).into_iter().map(|fate| (call, fate)));
             }
         }
-        let sample = if self.only_there { LARGE_SAMPLE } else { SAMPLE };
-        let step = if is_deep() { 1 } else { plans.len().div_ceil(sample).max(1) };
+        let step = if is_deep() { 1 } else { plans.len().div_ceil(count(SAMPLE, 3)).max(1) };
         let first = number % step;
         self.kinds.extend(plans.iter().map(|(call, _)| call.number));
         self.calls += calls.len();
@@ -363,7 +360,7 @@ pub fn killed_at_each_call<T>(name: &str, setup: &dyn Fn() -> T, life: &dyn Fn(&
     assert_eq!(watched.status, Some(0), "{name}");
     drop(made);
     let calls = agree(name, &watched.calls);
-    let step = if is_deep() { 1 } else { calls.len().div_ceil(count(KILLS, 2)).max(1) };
+    let step = if is_deep() { 1 } else { calls.len().div_ceil(count(KILLS, 1)).max(1) };
     let mut complaints = Vec::new();
     let mut killed = 0;
     for call in share(calls.iter().skip(name.len() % step).step_by(step)) {

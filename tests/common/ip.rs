@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_GROUP: u16 = 27;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 
 /// What the kernel says to it; None: that is for `ip`.
 pub fn here(words: &str) -> Option<Result<(), Errno>> {
@@ -22,7 +23,9 @@ pub fn here(words: &str) -> Option<Result<(), Errno>> {
             request.attribute(IFLA_GROUP, &number.parse::<u32>().ok()?.to_ne_bytes());
             Some(request.send())
         }
-        ["link", "del", name] => Some(if_nametoindex(*name).and_then(|index| Request::new(libc::RTM_DELLINK, 0, index).send())),
+        ["link", "del", name] | ["link", "del", name, "type", _] => {
+            Some(if_nametoindex(*name).and_then(|index| Request::new(libc::RTM_DELLINK, 0, index).send()))
+        }
         ["tuntap", "add", name, "mode", "tap", words @ ..] => {
             const EXCLUSIVE: u16 = 0x8000;
             Some(tun::open(name, tap_flags(words)? | EXCLUSIVE).and_then(|queue| tun::try_set_persist(&queue, true)))
@@ -104,6 +107,10 @@ impl Request {
                 ["mtu", value, ..] => (libc::IFLA_MTU, number(value)?),
                 ["txqueuelen", value, ..] => (IFLA_TXQLEN, number(value)?),
                 ["group", value, ..] => (IFLA_GROUP, number(value)?),
+                ["addrgenmode", "none", ..] => {
+                    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[1]);
+                    (libc::IFLA_AF_SPEC, attribute(libc::AF_INET6 as u16, &mode))
+                }
                 ["alias", value, ..] => (libc::IFLA_IFALIAS, value.as_bytes().to_vec()),
                 ["name", value, ..] => (libc::IFLA_IFNAME, text(value)),
                 ["master", value, ..] => match if_nametoindex(*value) {

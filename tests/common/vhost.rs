@@ -175,7 +175,7 @@ impl Driver {
         let next = self.memory.available.index.load(Ordering::Acquire).wrapping_add(1);
         self.memory.available.index.store(next, Ordering::Release);
         assert_eq!(nix::unistd::write(&self.kick, &1_u64.to_ne_bytes()), Ok(8));
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(2);
         while self.memory.used.index.load(Ordering::Acquire) != next && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
