@@ -257,7 +257,7 @@ fn by_the_owner_of_the_taps() {
 
 /// Two managers that tidy up at the same time.
 fn the_same_taps_twice_at_once() {
-    for _ in 0..count(5, 2) {
+    for _ in 0..count(5, 1) {
         let names = make_many(60);
         std::thread::scope(|scope| {
             let callers: Vec<_> = (0..3).map(|_| scope.spawn(|| delete_list(&strs(&names)))).collect();

@@ -72,6 +72,7 @@ fn a_held_one_stays(api: &dyn TapApi) {
             let made = api.create(Some("tap0"), None, queues, persist).unwrap();
             let holder = Holder::of(made.queues.last().unwrap());
             drop(made);
+            tun::has_queues("tap0", if queues > 1 { tun::MULTI_QUEUE } else { 0 }, 1);
             let start = Instant::now();
             let failure = unchanged("tap0", || api.delete("tap0", None).unwrap_err());
             assert_eq!((failure.code, failure.errno), (38, Errno::EBUSY), "{failure:?}");

@@ -88,13 +88,14 @@ pub fn is_here(queue: &OwnedFd) -> bool {
 /// A persistent device that nobody holds.
 pub fn make(name: &str, flags: u16) {
     set_persist(&open(name, flags).unwrap(), true);
-    is_free(name, flags);
+    has_queues(name, flags, 0);
 }
 
-/// Another test that looks at open files may have a queue a moment longer, which can be seen of a multi-queue tap.
-fn is_free(name: &str, flags: u16) {
-    let is_free = || super::link::link(name)["linkinfo"]["info_data"]["numqueues"] == "00:00:00:00";
-    assert!(flags & MULTI_QUEUE == 0 || super::net::soon(is_free), "{name}");
+/// Waits until there are so many: another test that looks at open files may have a queue a moment longer, which can be seen of
+/// a multi-queue tap.
+pub fn has_queues(name: &str, flags: u16, count: u8) {
+    let are_so_many = || super::link::link(name)["linkinfo"]["info_data"]["numqueues"] == format!("{count:02x}:00:00:00");
+    assert!(flags & MULTI_QUEUE == 0 || super::net::soon(are_so_many), "{name}");
 }
 
 pub fn make_owned(name: &str, flags: u16, uid: u32) {
@@ -106,7 +107,7 @@ pub fn make_owned(name: &str, flags: u16, uid: u32) {
         super::skip(&format!("owner {uid}: {e}")); // not in this user namespace
     }
     drop(queue);
-    is_free(name, flags);
+    has_queues(name, flags, 0);
 }
 
 /// The queue stays open and gets no frames.
