@@ -4,6 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::IfName;
 use crate::kernel::link::Link;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::procfs::Holder;
 use crate::kernel::tun::TunFlags;
 use crate::kernel::{pidfd, procfs, tun};
 use crate::tap::wait::Attempt;
@@ -23,11 +24,19 @@ pub(super) fn reclaim(netlink: &mut Netlink, name: &IfName, link: &Link, pid: i3
     }
     let now = link.name.unwrap_or(*name);
     let holders = procfs::holders(&now).context(failed)?;
-    let holder = holders.iter().find(|holder| pid == 0 || holder.pid == pid);
-    let Some(holder) = holder else {
-        let who = if pid == 0 { "no process".to_owned() } else { format!("process {pid} does not hold it, nor can be seen: it") };
-        return Err(Error::system(Errno::ESRCH, format!("{}, {who} has no file of it", failed())));
-    };
+    let who = if pid == 0 { "no process".to_owned() } else { format!("process {pid} does not hold it, nor can be seen: it") };
+    let mut failure = Error::system(Errno::ESRCH, format!("{}, {who} has no file of it", failed()));
+    // whoever looks at open files has the file for a moment, too: the next one may be the one who keeps it
+    for holder in holders.iter().filter(|holder| pid == 0 || holder.pid == pid) {
+        match file_of(holder, &now, failed) {
+            Ok(file) => return Ok(file),
+            Err(e) => failure = e,
+        }
+    }
+    Err(failure)
+}
+
+fn file_of(holder: &Holder, name: &IfName, failed: impl Fn() -> String) -> Result<OwnedFd> {
     let of = || format!("{} (pid {})", holder.comm, holder.pid);
     let closed = || Error::system(Errno::EAGAIN, format!("{}, {} has just closed it", failed(), of()));
     let file = match pidfd::get_file(holder.pid, holder.fd) {
@@ -36,7 +45,7 @@ pub(super) fn reclaim(netlink: &mut Netlink, name: &IfName, link: &Link, pid: i3
     };
     // the number may be another file's by now
     match tun::get_iff(file.as_fd()) {
-        Ok((attached, _)) if attached == now => Ok(file),
+        Ok((attached, _)) if attached == *name => Ok(file),
         _ => Err(closed()),
     }
 }
