@@ -16,10 +16,13 @@ use common::state::{DIR, check, differences, hold, reclaim, restore, save};
 use common::steps::{Call, piece, watch, watch_while};
 use common::{count, figure_of_all, is_deep, share, tun};
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 use virnetdevtap::tap::{self, interface_name};
 
 /// What changes nothing even if it succeeds.
@@ -306,6 +309,24 @@ fn looking() {
     each_moment("StateHold", MULTI, &opened, &|| none(hold()));
 }
 
+/// Another process keeps the file that the first one found has just let go.
+fn first_holder_lets_go() {
+    taps(SINGLE);
+    save("tap0").unwrap();
+    HELD.set(Some(tun::open_soon("tap0", SINGLE)));
+    let keeper = Forked::run(|| std::thread::sleep(Duration::from_secs(20)));
+    let body = || {
+        HELD.take();
+        assert_eq!(piece(|| reclaim("tap0", 0)), Ok(()));
+    };
+    let calls = watch(None, body).calls;
+    let gets_file = calls.iter().find(|call| call.number == libc::SYS_pidfd_getfd).unwrap();
+    let watched = watch_while(gets_file, &mut || drop(HELD.take()), body);
+    assert!(watched.met && watched.status == Some(0), "{watched:?}");
+    kill(keeper.pid(), Signal::SIGKILL).unwrap();
+    waitpid(keeper.pid(), None).unwrap();
+}
+
 fn restoring() {
     for (name, flags) in [("StateRestore", SINGLE), ("StateRestore, multi-queue", MULTI)] {
         let ran = || {
@@ -320,4 +341,4 @@ fn restoring() {
     }
 }
 
-shared_netns_tests![opening, deleting, deleting_many, persisting, on_a_bridge, saving, looking, restoring];
+shared_netns_tests![opening, deleting, deleting_many, persisting, on_a_bridge, saving, looking, first_holder_lets_go, restoring];
