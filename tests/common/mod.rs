@@ -1,7 +1,7 @@
 //! A machine of its own for each test, on the real kernel.
 //!
-//! [`in_netns`] runs a test in a process of its own with its own network and mount namespaces (and user namespace, for
-//! those who are not root), so a test may count its open files, change its limits, its user or its environment, and
+//! [`in_netns`] runs a test in a process of its own with its own network, mount and process namespaces (and user namespace,
+//! for those who are not root), so a test may count its open files, change its limits, its user or its environment, and
 //! call its devices whatever it likes. [`each_api!`] runs one test against the Rust API and against the C functions.
 #![allow(dead_code)] // each test binary uses another part of this
 
@@ -36,6 +36,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// Tells the child which test it is there for.
 const CHILD: &str = "VIRNETDEVTAP_TEST_CHILD";
@@ -101,15 +102,15 @@ macro_rules! each_api {
 }
 
 /// Runs `body` in a child process: a new network namespace without any device but `lo` (which is down), a mount
-/// namespace with a sysfs that shows it, an empty /tmp. Whoever is not root gets a user namespace, too. Fails if `body`
-/// leaves a file open. Where there are no namespaces or no /dev/net/tun, says so on standard error and passes.
+/// namespace with a sysfs that shows it, an empty /tmp, where /proc may be mounted a /proc without anybody else's processes.
+/// Whoever is not root gets a user namespace, too. Fails if `body` leaves a file open; a process that it leaves is killed. Where there are no namespaces or no /dev/net/tun, says so on standard error and passes.
 ///
 /// `path` is the path of the test function, the binary's name in front.
 pub fn in_netns(path: &str, body: impl FnOnce()) {
     in_namespaces(path, 1, body);
 }
 
-/// [`in_netns`] for several processes that share the work, each in namespaces of its own; they do not see each other in /proc.
+/// [`in_netns`] for several processes that share the work, each in namespaces of its own.
 pub fn in_namespaces(path: &str, shares: usize, body: impl FnOnce()) {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     if std::env::var(CHILD).as_deref() == Ok(path) {
@@ -140,18 +141,21 @@ pub fn in_namespaces(path: &str, shares: usize, body: impl FnOnce()) {
 }
 
 fn start(name: &str, path: &str, share: usize, shares: usize, agreed: Option<&OwnedFd>) -> std::io::Result<Child> {
-    let mut child = Command::new(program());
+    let mut child = Command::new(std::env::current_exe()?);
     if let Some(agreed) = agreed {
-        child = Command::new("unshare");
-        child.args(["--pid", "--mount-proc", "--fork", "--kill-child"]).arg(std::env::current_exe()?);
         child.env(SHARE, format!("{share}/{shares}")).env(AGREED, agreed.as_raw_fd().to_string());
     }
     child.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, path);
     child.env_remove("VIRNETDEVTAP_DEBUG").env_remove(AGAIN);
     child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let maps = [("uid_map", geteuid().as_raw()), ("gid_map", getegid().as_raw())].map(|(file, id)| (file, format!("0 {id} 1")));
+    let own_processes = has_process_namespaces();
+    let enter = move || {
+        enter_namespaces(&maps)?;
+        if own_processes { process::enter_namespace() } else { Ok(()) }
+    };
     // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing
-    unsafe { child.pre_exec(move || enter_namespaces(&maps)) };
+    unsafe { child.pre_exec(enter) };
     child.spawn()
 }
 
@@ -188,6 +192,13 @@ fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {
         "uid_map" => std::fs::write("/proc/self/uid_map", map),
         _ => std::fs::write("/proc/self/gid_map", map),
     })
+}
+
+/// Not everybody may mount a /proc for them.
+fn has_process_namespaces() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let try_it = || Command::new("unshare").args(["--pid", "--mount-proc", "--fork", "true"]).stderr(Stdio::null()).status();
+    *MAY.get_or_init(|| geteuid().is_root() && try_it().is_ok_and(|status| status.success()))
 }
 
 fn set_up() {

@@ -2,6 +2,8 @@
 
 use super::skip;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -14,6 +16,39 @@ use std::process::{Child, Command, Stdio};
 
 /// Nobody: a user without any right.
 pub const NOBODY: u32 = 65534;
+
+/// Goes on in a new process namespace and with a /proc of it, as a child of its first process: whatever is left when this
+/// process ends is killed. For use between fork and exec. Once begun, it cannot be had back.
+pub fn enter_namespace() -> std::io::Result<()> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    go_on_in_child()?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)?;
+    go_on_in_child()
+}
+
+/// What was this process waits for the child, and ends as it does.
+fn go_on_in_child() -> std::io::Result<()> {
+    // SAFETY: what follows makes system calls only
+    let ForkResult::Parent { child } = unsafe { fork() }? else {
+        // SAFETY: a system call without pointers
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        return Ok(());
+    };
+    // spawn() waits until nobody has its pipe, and who reads the output until nobody has that
+    // SAFETY: nobody uses any of them
+    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    let status = loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == child => break status,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => break 128 + signal as i32,
+            Err(e) if e != nix::errno::Errno::EINTR => break 255,
+            _ => {} // the first process of a namespace gets the orphans
+        }
+    };
+    // SAFETY: ends the process without running what belongs to the parent
+    unsafe { libc::_exit(status) }
+}
 
 /// The numbers of this process's open files; not those by which ThreadSanitizer talks to its symbolizer.
 pub fn open_files() -> BTreeSet<i32> {
@@ -72,7 +107,7 @@ impl Holder {
             // SAFETY: a system call without pointers
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             if own {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+                unshare(CloneFlags::CLONE_NEWNET)?;
             }
             Ok(())
         };
