@@ -54,7 +54,11 @@ impl CloseWatch {
         };
         let _ = inotify.read_events();
         let millis = PollTimeout::try_from(time.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::ZERO);
-        poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], millis) == Ok(1)
+        let ready = poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], millis);
+        if ready.is_err() {
+            std::thread::sleep(time); // a signal, or no memory: no reason to look all the time
+        }
+        ready == Ok(1)
     }
 }
 
