@@ -102,8 +102,9 @@ macro_rules! each_api {
 }
 
 /// Runs `body` in a child process: a new network namespace without any device but `lo` (which is down), a mount
-/// namespace with a sysfs that shows it, an empty /tmp, where /proc may be mounted a /proc without anybody else's processes.
-/// Whoever is not root gets a user namespace, too. Fails if `body` leaves a file open; a process that it leaves is killed. Where there are no namespaces or no /dev/net/tun, says so on standard error and passes.
+/// namespace with a sysfs that shows it and an empty /tmp; a process namespace with its /proc, where such may be mounted.
+/// Whoever is not root gets a user namespace, too. Fails if `body` leaves a file open; a process that it leaves is killed.
+/// Where there are no namespaces or no /dev/net/tun, says so on standard error and passes.
 ///
 /// `path` is the path of the test function, the binary's name in front.
 pub fn in_netns(path: &str, body: impl FnOnce()) {
@@ -183,15 +184,16 @@ fn finish(name: &str, path: &str, share: usize, output: std::io::Result<Output>)
 
 fn enter_namespaces(maps: &[(&str, String)]) -> std::io::Result<()> {
     let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-    if unshare(own).is_ok() {
-        return Ok(());
+    if unshare(own).is_err() {
+        unshare(own | CloneFlags::CLONE_NEWUSER)?;
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        maps.iter().try_for_each(|(file, map)| match *file {
+            "uid_map" => std::fs::write("/proc/self/uid_map", map),
+            _ => std::fs::write("/proc/self/gid_map", map),
+        })?;
     }
-    unshare(own | CloneFlags::CLONE_NEWUSER)?;
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    maps.iter().try_for_each(|(file, map)| match *file {
-        "uid_map" => std::fs::write("/proc/self/uid_map", map),
-        _ => std::fs::write("/proc/self/gid_map", map),
-    })
+    let none = None::<&str>;
+    Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
 }
 
 /// Not everybody may mount a /proc for them; in a slow virtual machine they take 30 ms each.
@@ -205,10 +207,8 @@ fn set_up() {
     if runs_again() {
         return; // in the namespaces of the test that started it
     }
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     for (kind, target) in [("sysfs", "/sys"), ("tmpfs", "/tmp")] {
-        if let Err(e) = mount(Some(kind), target, Some(kind), MsFlags::empty(), none) {
+        if let Err(e) = mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>) {
             skip(&format!("cannot mount {kind} on {target}: {e}"));
         }
     }

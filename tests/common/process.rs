@@ -18,9 +18,8 @@ use std::process::{Child, Command, Stdio};
 pub const NOBODY: u32 = 65534;
 
 /// Goes on in a new process namespace and with a /proc of it, as a child of its first process: whatever is left when this
-/// process ends is killed. For use between fork and exec. Once begun, it cannot be had back.
+/// process ends is killed. For use between fork and exec, in a mount namespace of its own.
 pub fn enter_namespace() -> std::io::Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     go_on_in_child()?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)?;
