@@ -39,7 +39,7 @@ pub(crate) trait Host: Sync {
     fn report(&self, error: &Error, function: &str);
     fn log(&self, priority: Priority, text: &str);
     /// The next name that no device has, with a number between the two.
-    fn generate_name(&self, prefix: &str, suffix: &str) -> Option<IfName>;
+    fn generate_name(&self, prefix: &[u8], suffix: &[u8]) -> Option<IfName>;
     /// As in `LIBVIR_VERSION_NUMBER`: 10.8.0 is 10008000.
     #[cfg(feature = "preload")]
     fn version(&self) -> u64;

@@ -76,12 +76,12 @@ impl FdSlots<'_> {
 }
 
 /// Room for an interface name from malloc(), got before anything is changed so that handing the name over cannot fail.
-pub(super) struct NameBuffer(*mut c_char);
+pub(super) struct NameBuffer(*mut [u8; libc::IFNAMSIZ]);
 
 impl NameBuffer {
     pub(super) fn new() -> Result<Self> {
-        // SAFETY: calloc may be called with any sizes
-        let buffer = unsafe { libc::calloc(1, libc::IFNAMSIZ) };
+        // SAFETY: malloc may be called with any size
+        let buffer = unsafe { libc::malloc(libc::IFNAMSIZ) };
         if buffer.is_null() {
             return Err(Error::system(Errno::ENOMEM, "Unable to allocate an interface name"));
         }
@@ -92,15 +92,15 @@ impl NameBuffer {
     pub(super) fn into_raw(self, name: &IfName) -> *mut c_char {
         let buffer = self.0;
         std::mem::forget(self);
-        // SAFETY: the buffer has IFNAMSIZ bytes, all zero, and a name is shorter than that
-        unsafe { buffer.copy_from_nonoverlapping(name.as_bytes().as_ptr().cast(), name.as_bytes().len()) };
-        buffer
+        // SAFETY: the buffer has room for an interface name, which ends with a NUL, and nobody else has it
+        unsafe { buffer.write(*name.padded()) };
+        buffer.cast()
     }
 }
 
 impl Drop for NameBuffer {
     fn drop(&mut self) {
-        // SAFETY: it is from calloc() and nobody else has it
+        // SAFETY: it is from malloc() and nobody else has it
         unsafe { libc::free(self.0.cast()) };
     }
 }

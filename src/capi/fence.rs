@@ -25,8 +25,7 @@ pub(super) fn fence<T>(function: &str, failure: T, body: impl FnOnce() -> Result
 }
 
 fn report_failure(function: &str, body: &mut dyn FnMut() -> Result<()>) {
-    route_panics();
-    host::set_find_host(super::process::libvirt);
+    set_up();
     let was_inside = INSIDE.replace(true);
     let result = catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(was_inside);
@@ -43,12 +42,17 @@ fn report_failure(function: &str, body: &mut dyn FnMut() -> Result<()>) {
     error.errno().set();
 }
 
-/// Keeps the standard library from printing our panics to the process's standard error; they become errors.
+/// Says where to look for libvirt, and keeps the standard library from printing our panics to the process's standard error;
+/// they become errors.
 ///
 /// Nobody waits for the one who comes first: a forked child may not have that thread.
-fn route_panics() {
-    static ROUTED: AtomicBool = AtomicBool::new(false);
-    if ROUTED.swap(true, Ordering::AcqRel) {
+fn set_up() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Acquire) {
+        return;
+    }
+    host::set_find_host(super::process::libvirt);
+    if DONE.swap(true, Ordering::AcqRel) {
         return;
     }
     let others = std::panic::take_hook();

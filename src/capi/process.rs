@@ -160,11 +160,20 @@ impl Host for Libvirt {
         };
     }
 
-    fn generate_name(&self, prefix: &str, suffix: &str) -> Option<IfName> {
+    fn generate_name(&self, prefix: &[u8], suffix: &[u8]) -> Option<IfName> {
         const VNET: c_uint = 0; // VIR_NET_DEV_GEN_NAME_VNET
-        let template = [prefix, "%d", suffix, "\0"].concat();
-        // SAFETY: the template ends with a NUL; NULL, for want of memory, asks for libvirt's default name
-        let mut name = unsafe { libc::strdup(template.as_ptr().cast()) };
+        const ROOM: usize = libc::IFNAMSIZ + "%d".len(); // and the NUL in place of a digit
+        let mut name = ptr::null_mut(); // which asks for libvirt's default
+        if (prefix, suffix) != (b"vnet", b"") {
+            let mut template = [0_u8; ROOM];
+            let text = prefix.iter().chain(b"%d").chain(suffix);
+            template.iter_mut().zip(text).for_each(|(target, byte)| *target = *byte);
+            // SAFETY: the template ends with a NUL
+            name = unsafe { libc::strdup(template.as_ptr().cast()) };
+            if name.is_null() {
+                return None;
+            }
+        }
         // SAFETY: `name` is NULL or from malloc(), which libvirt free()s when it puts its own in place
         let rc = unsafe { (self.generate_name)(&raw mut name, VNET) };
         if name.is_null() {

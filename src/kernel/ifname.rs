@@ -33,25 +33,28 @@ pub enum InvalidIfName {
 impl IfName {
     /// Checks a name.
     pub fn new(name: &[u8]) -> Result<Self, InvalidIfName> {
-        if name.is_empty() {
-            return Err(InvalidIfName::Empty);
+        Self::of_parts(&[name])
+    }
+
+    /// Checks the name that these make up together.
+    pub(crate) fn of_parts(parts: &[&[u8]]) -> Result<Self, InvalidIfName> {
+        let mut name = Self { bytes: [0; libc::IFNAMSIZ], len: 0 };
+        for &byte in parts.iter().copied().flatten() {
+            if usize::from(name.len) == MAX_LEN {
+                return Err(InvalidIfName::TooLong);
+            }
+            if let Some(target) = name.bytes.get_mut(usize::from(name.len)) {
+                *target = byte;
+                name.len = name.len.saturating_add(1);
+            }
         }
-        let mut bytes = [0; libc::IFNAMSIZ];
-        let len = u8::try_from(name.len()).map_err(|_| InvalidIfName::TooLong)?;
-        if name.len() > MAX_LEN {
-            return Err(InvalidIfName::TooLong);
+        let text = std::str::from_utf8(name.as_bytes()).map_err(|_| InvalidIfName::NotUtf8)?;
+        match text {
+            "" => Err(InvalidIfName::Empty),
+            "." | ".." => Err(InvalidIfName::Dots),
+            _ if text.bytes().any(is_refused) => Err(InvalidIfName::Character(first_refused(text))),
+            _ => Ok(name),
         }
-        let text = std::str::from_utf8(name).map_err(|_| InvalidIfName::NotUtf8)?;
-        if text == "." || text == ".." {
-            return Err(InvalidIfName::Dots);
-        }
-        if let Some(c) = text.chars().find(|&c| is_refused(c)) {
-            return Err(InvalidIfName::Character(c));
-        }
-        if let Some(target) = bytes.get_mut(..name.len()) {
-            target.copy_from_slice(name);
-        }
-        Ok(Self { bytes, len })
     }
 
     /// The name that the kernel wrote into a NUL-padded buffer.
@@ -65,6 +68,11 @@ impl IfName {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
+    /// As in the kernel's structs: followed by NULs, one at least.
+    pub(crate) fn padded(&self) -> &[u8; libc::IFNAMSIZ] {
+        &self.bytes
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
@@ -72,10 +80,12 @@ impl IfName {
 }
 
 /// The kernel goes by bytes, and its isspace() counts the byte 0xa0 (lib/ctype.c), which is a part of "\u{e0}" for one.
-fn is_refused(c: char) -> bool {
-    matches!(c, '/' | ':' | '%' | '\0' | '\x0b')
-        || c.is_ascii_whitespace()
-        || c.encode_utf8(&mut [0; 4]).as_bytes().contains(&0xa0)
+fn is_refused(byte: u8) -> bool {
+    matches!(byte, b'/' | b':' | b'%' | b'\0' | b'\x0b' | 0xa0) || byte.is_ascii_whitespace()
+}
+
+fn first_refused(text: &str) -> char {
+    text.chars().find(|c| c.encode_utf8(&mut [0; 4]).bytes().any(is_refused)).unwrap_or_default()
 }
 
 impl fmt::Display for IfName {

@@ -112,10 +112,7 @@ pub fn create(name: &NameRequest, tunpath: Option<&CStr>, queues: usize, flags: 
         return Err(Error::argument("a tap device without a queue has to be persistent"));
     }
     let mut tap = match name {
-        NameRequest::Exact(name) if flags.contains(CreateFlags::ALLOW_EXISTING) => {
-            let failed = || format!("Unable to create tap device {name}");
-            until_free(name, tunpath, LIMIT, failed, || open_or_make(name, tunpath, queues, flags))?
-        }
+        NameRequest::Exact(name) if flags.contains(CreateFlags::ALLOW_EXISTING) => open_or_make(name, tunpath, queues, flags)?,
         NameRequest::Exact(name) => make(name, tunpath, queues, flags)?
             .ok_or_else(|| Error::operation(Errno::EEXIST, format!("The {name} interface already exists")))?,
         NameRequest::Generate(template) => {
@@ -160,7 +157,9 @@ fn register(first: BorrowedFd<'_>, name: &IfName, tunpath: &CStr, queues: usize,
 /// The other queues and the persist flag of a new device. On failure the device goes with its queues.
 fn finish(name: IfName, first: OwnedFd, tunpath: &CStr, queues: usize, flags: CreateFlags) -> Result<Tap> {
     let mut tap = Tap { name, queues: vec![first], before: Before::Absent { persist: false } };
-    tap.attach_rest(tunpath, queues, wanted_flags(queues, flags))?;
+    if queues > 1 {
+        tap.attach_rest(tunpath, queues, wanted_flags(queues, flags))?;
+    }
     tap.persist_if(flags)?;
     Ok(tap)
 }
@@ -230,7 +229,13 @@ impl Tap {
     }
 }
 
-fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags) -> Result<Attempt<Tap>> {
+#[inline(never)] // it takes much of the stack, of which making a tap shall touch little
+fn open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags) -> Result<Tap> {
+    let failed = || format!("Unable to create tap device {name}");
+    until_free(name, tunpath, LIMIT, failed, || try_open_or_make(name, tunpath, queues, flags))
+}
+
+fn try_open_or_make(name: &IfName, tunpath: &CStr, queues: usize, flags: CreateFlags) -> Result<Attempt<Tap>> {
     let failed = || format!("Unable to create tap device {name}");
     let mut netlink = Netlink::open().context(failed)?;
     let Some(link) = link::get(&mut netlink, By::Name(name)).context(failed)? else {

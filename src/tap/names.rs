@@ -51,7 +51,7 @@ impl NameRequest {
 
 impl Template {
     fn new(prefix: &[u8], suffix: &[u8], whole: &[u8]) -> Result<Self> {
-        let zero = interface_name_like(&[prefix, b"0", suffix].concat(), whole)?;
+        let zero = IfName::of_parts(&[prefix, b"0", suffix]).map_err(|why| refused(whole, why))?;
         let literal = prefix.len().saturating_add(suffix.len());
         let digits = u32::try_from(crate::kernel::MAX_NAME_LEN.saturating_sub(literal)).unwrap_or_default();
         let max_id = 10_i64.saturating_pow(digits).saturating_sub(1).min(i32::MAX.into());
@@ -59,9 +59,9 @@ impl Template {
     }
 
     /// What is before the number, and what behind it.
-    fn parts(&self) -> (&str, &str) {
-        let (prefix, rest) = self.zero.as_str().split_at_checked(self.place).unwrap_or_default();
-        (prefix, rest.strip_prefix('0').unwrap_or_default())
+    fn parts(&self) -> (&[u8], &[u8]) {
+        let (prefix, rest) = self.zero.as_bytes().split_at_checked(self.place).unwrap_or_default();
+        (prefix, rest.strip_prefix(b"0").unwrap_or_default())
     }
 
     /// Offers one name after the other to `take`, which says whether it could have it; returns what `take` made.
@@ -72,16 +72,19 @@ impl Template {
             }
         }
         let (prefix, suffix) = self.parts();
-        Err(Error::internal(Errno::EEXIST, format!("no unused {prefix}%d{suffix} names available")))
+        let template = String::from_utf8_lossy(&[prefix, b"%d", suffix].concat()).into_owned();
+        Err(Error::internal(Errno::EEXIST, format!("no unused {template} names available")))
     }
 
     /// libvirt's own next name in a process that has libvirt, since it knows the names of its running guests; else ours.
     fn next(&self) -> Result<IfName> {
         let (prefix, suffix) = self.parts();
-        match host::libvirt().and_then(|host| host.generate_name(prefix, suffix)) {
-            Some(name) => Ok(name),
-            None => interface_name(format!("{prefix}{}{suffix}", LAST_ID.next(self.max_id)).as_bytes()),
+        if let Some(name) = host::libvirt().and_then(|host| host.generate_name(prefix, suffix)) {
+            return Ok(name);
         }
+        let number = LAST_ID.next(self.max_id).to_string();
+        let parts = [prefix, number.as_bytes(), suffix];
+        IfName::of_parts(&parts).map_err(|why| refused(&parts.concat(), why))
     }
 }
 
@@ -106,22 +109,21 @@ pub fn reserve(name: &str) {
 
 /// Checks the name of an interface.
 pub fn interface_name(name: &[u8]) -> Result<IfName> {
-    interface_name_like(name, name)
+    IfName::new(name).map_err(|why| refused(name, why))
 }
 
-/// Checks `name`; the error shows `shown`, what the caller gave.
-fn interface_name_like(name: &[u8], shown: &[u8]) -> Result<IfName> {
+/// The error for a name or template that a caller gave.
+#[cold]
+fn refused(given: &[u8], why: InvalidIfName) -> Error {
     const SHOWN: usize = 64;
-    IfName::new(name).map_err(|why| {
-        let mut text = String::from_utf8_lossy(shown.get(..SHOWN).unwrap_or(shown)).into_owned();
-        if shown.len() > SHOWN {
-            text.push_str("...");
-        }
-        match why {
-            InvalidIfName::TooLong => Error::system(Errno::ERANGE, format!("Network interface name '{text}' is too long")),
-            why => Error::argument(format!("Network interface name '{text}' is not valid: {why}")),
-        }
-    })
+    let mut text = String::from_utf8_lossy(given.get(..SHOWN).unwrap_or(given)).into_owned();
+    if given.len() > SHOWN {
+        text.push_str("...");
+    }
+    match why {
+        InvalidIfName::TooLong => Error::system(Errno::ERANGE, format!("Network interface name '{text}' is too long")),
+        why => Error::argument(format!("Network interface name '{text}' is not valid: {why}")),
+    }
 }
 
 #[cfg(test)]
