@@ -38,6 +38,8 @@ pub(crate) trait Host: Sync {
     /// Makes it the calling thread's last error, which libvirt logs and shows to its user.
     fn report(&self, error: &Error, function: &str);
     fn log(&self, priority: Priority, text: &str);
+    /// Does anybody read lines of this priority just now?
+    fn wants(&self, priority: Priority) -> bool;
     /// The next name that no device has, with a number between the two.
     fn generate_name(&self, prefix: &[u8], suffix: &[u8]) -> Option<IfName>;
     /// As in `LIBVIR_VERSION_NUMBER`: 10.8.0 is 10008000.
@@ -111,7 +113,9 @@ pub(crate) fn log(priority: Priority, text: fmt::Arguments<'_>) {
     if let Some(func) = func {
         func(priority, &text.to_string());
     } else if let Some(host) = libvirt() {
-        host.log(priority, &text.to_string());
+        if host.wants(priority) {
+            host.log(priority, &text.to_string());
+        }
     } else if debug_wanted() {
         let line = format!("virnetdevtap: {priority}: {text}\n");
         // not by way of the standard library's lock, which a forked child may find taken; and nowhere to complain to

@@ -10,6 +10,7 @@ use libc::{c_char, c_int, c_long, c_uint, c_ulong, c_void, size_t};
 use once_cell::race::OnceBox;
 use std::ffi::{CStr, CString};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 type ReportErrorHelper = unsafe extern "C" fn(c_int, c_int, *const c_char, *const c_char, size_t, *const c_char, ...);
 type ReportSystemErrorFull = ReportErrorHelper;
@@ -22,7 +23,7 @@ type GetVersion = unsafe extern "C" fn(*mut c_ulong, *const c_char, *mut c_ulong
 #[repr(C)]
 struct LogSource {
     name: *const c_char,
-    priority: c_uint,
+    priority: AtomicU32,
     serial: c_uint,
 }
 
@@ -106,7 +107,8 @@ impl Libvirt {
         if unsafe { get_version(&raw mut version, ptr::null(), ptr::null_mut()) } != 0 {
             return None;
         }
-        let log_source = Box::new(LogSource { name: c"util.netdevtap".as_ptr(), priority: Priority::Error as c_uint, serial: 0 });
+        let priority = AtomicU32::new(Priority::Debug as u32); // until libvirt says better
+        let log_source = Box::new(LogSource { name: c"util.netdevtap".as_ptr(), priority, serial: 0 });
         Some(Self {
             // SAFETY: this is the symbol's signature in all releases since 7.0
             report_error: unsafe { std::mem::transmute::<*mut c_void, ReportErrorHelper>(report_error) },
@@ -158,6 +160,20 @@ impl Host for Libvirt {
                 text.as_ptr(),
             );
         };
+    }
+
+    fn wants(&self, priority: Priority) -> bool {
+        const NOBODYS: c_uint = 0; // below any priority: virLogMessage() brings the source up to date, and writes nothing
+        // SAFETY: the source lives for good, and libvirt writes this word at once
+        let wanted = unsafe { &(*self.log_source).priority };
+        let wants = || priority as u32 >= wanted.load(Ordering::Relaxed);
+        if wants() {
+            return true;
+        }
+        let (source, function) = (self.log_source, c"virnetdevtap".as_ptr());
+        // SAFETY: the source lives for good; the format takes nothing
+        unsafe { (self.log_message)(source, NOBODYS, FILE.as_ptr(), 0, function, ptr::null_mut(), c"".as_ptr()) };
+        wants()
     }
 
     fn generate_name(&self, prefix: &[u8], suffix: &[u8]) -> Option<IfName> {

@@ -192,3 +192,14 @@ def statistics(t):
         words = t.host.virsh('domifstat', 'd1', name).stdout.split()
         t.check(words[:2] == [name, 'rx_bytes'], f'no statistics of {name}')
     t.destroy('d1')
+
+
+@scenario('log filters that change while libvirtd runs')
+def log_filters(t):
+    t.define('d1', ethernet('p0'))
+    for level, lines in (3, 0), (2, 1), (3, 1), (1, 2):
+        t.host.run('virt-admin', 'daemon-log-filters', f'{level}:util.netdevtap 4:*')
+        t.start('d1')
+        t.destroy('d1')
+        created = [text for _, text in t.host.logged('info')].count("created device: 'p0'")
+        t.check(created == lines, f'{created} lines about creating p0 at level {level}, not {lines}')
