@@ -50,12 +50,12 @@ if a.features:
     cmd += ['--features', a.features]
 if a.offline:
     cmd += ['--offline']
-cmd += ['--', '-C', 'force-frame-pointers=yes']  # shorter unwind tables: 40 KB of the shared library
 built = a.target_dir
 if a.target:
     cmd += ['--target', a.target]
     built /= a.target
 built /= 'debug' if profile == 'dev' else 'release'
+cmd += ['--', '-C', 'force-frame-pointers=yes']  # shorter unwind tables: 40 KB of the shared library
 
 # cargo looks for .cargo/config.toml (vendored sources) from its working directory upwards
 rc = subprocess.run(cmd, env=env, cwd=a.manifest.parent, stdin=subprocess.DEVNULL).returncode
