@@ -151,7 +151,7 @@ class Test:
             if holder == pid and not device.startswith('/dev/tap'):
                 held[device] = held.get(device, 0) + 1
         wanted = {device: number for device, number in wanted.items() if self.is_tap(device, host)}
-        threads = [path.read_text().strip() for path in Path(f'/proc/{pid}/task').glob('*/comm')]
+        threads = [name.strip() for _, name in taps.texts(pid, 'task/*/comm')]
         self.check('virnetdevtap' not in threads, 'the preload library does not rest in QEMU')
         self.check(held == wanted, f'QEMU holds {said(held)} instead of {said(wanted)}')
         known = {pid, *(other.daemon.pid for other in self.hosts)}

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import taps
+
 HERE = Path(__file__).resolve().parent
 QEMU = '/usr/bin/qemu-system-x86_64'
 
@@ -184,7 +186,7 @@ class Host:
 
     def cpu_time(self):
         """Nanoseconds that libvirtd's threads have run."""
-        return sum(int(path.read_text().split()[0]) for path in Path(f'/proc/{self.daemon.pid}/task').glob('*/schedstat'))
+        return sum(int(text.split()[0]) for _, text in taps.texts(self.daemon.pid, 'task/*/schedstat'))
 
     # --- domains
 

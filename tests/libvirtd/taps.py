@@ -75,31 +75,46 @@ def number(fd, request):
     return struct.unpack('i', fcntl.ioctl(fd, request, b'\0' * 4))[0]
 
 
+def interface(link, open_free):
+    """One interface as a flat dictionary; link is what ip says of it."""
+    name, now, tun = link['ifname'], stable(link), {}
+    now['up'] = 'UP' in link['flags']
+    now['other flags'] = sorted(set(link['flags']) - {'UP', 'LOWER_UP', 'NO-CARRIER'})
+    sysfs = Path('/sys/class/net', name)
+    now['inode'] = os.stat(f'{sysfs}/').st_ino
+    if (sysfs / 'tun_flags').exists():
+        flags = int((sysfs / 'tun_flags').read_text(), 16)
+        now['linkinfo']['info_data'] = {}
+        tun['persist flag'] = bool(flags & PERSIST)
+        tun['flags'] = hex(flags & ~PERSIST)
+        for who in 'owner', 'group':
+            tun[who] = int((sysfs / who).read_text())
+        tun |= offloads(name)
+        if open_free:
+            with attached(name, flags & ~PERSIST) as queue:
+                tun['vnet_hdr size'] = number(queue, TUNGETVNETHDRSZ)
+                tun['vnet little-endian'] = number(queue, TUNGETVNETLE)
+    return flatten(now) | tun
+
+
 def snapshot(open_free=False):
-    """The interfaces by their names; each is a flat dictionary."""
+    """The interfaces by their names. One that goes away meanwhile is gone."""
     links = json.loads(subprocess.run(['ip', '-d', '-j', 'link'], check=True, stdout=subprocess.PIPE).stdout)
     result = {}
     for link in links:
-        name, now, tun = link['ifname'], stable(link), {}
-        now['up'] = 'UP' in link['flags']
-        now['other flags'] = sorted(set(link['flags']) - {'UP', 'LOWER_UP', 'NO-CARRIER'})
-        sysfs = Path('/sys/class/net', name)
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-            now['inode'] = os.stat(f'{sysfs}/').st_ino
-        if (sysfs / 'tun_flags').exists():
-            flags = int((sysfs / 'tun_flags').read_text(), 16)
-            now['linkinfo']['info_data'] = {}
-            tun['persist flag'] = bool(flags & PERSIST)
-            tun['flags'] = hex(flags & ~PERSIST)
-            for who in 'owner', 'group':
-                tun[who] = int((sysfs / who).read_text())
-            tun |= offloads(name)
-            if open_free:
-                with attached(name, flags & ~PERSIST) as queue:
-                    tun['vnet_hdr size'] = number(queue, TUNGETVNETHDRSZ)
-                    tun['vnet little-endian'] = number(queue, TUNGETVNETLE)
-        result[name] = flatten(now) | tun
+        try:
+            result[link['ifname']] = interface(link, open_free)
+        except OSError:
+            if Path('/sys/class/net', link['ifname']).exists():
+                raise
     return result
+
+
+def texts(pid, pattern):
+    """The paths and contents of a process's files in /proc. What goes away meanwhile is gone."""
+    for path in Path(f'/proc/{pid}').glob(pattern):
+        with contextlib.suppress(OSError):
+            yield path, path.read_text()
 
 
 def holders():
@@ -121,8 +136,8 @@ def holders():
 
 def tamper(pid, name, changes):
     """Does to the tap what process PID could do itself: through a duplicate of its file, the same open file description."""
-    for info in Path(f'/proc/{pid}/fdinfo').iterdir():
-        if f'iff:\t{name}\n' in info.read_text():
+    for info, text in texts(pid, 'fdinfo/*'):
+        if f'iff:\t{name}\n' in text:
             break
     else:
         raise RuntimeError(f'process {pid} does not hold {name}')
